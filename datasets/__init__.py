@@ -1,0 +1,1 @@
+"""Event files, sensors, and audio turned into spikes."""

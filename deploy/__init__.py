@@ -1,0 +1,1 @@
+"""The integer model, its exporters, their verifiers and reports."""

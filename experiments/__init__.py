@@ -1,0 +1,1 @@
+"""Training runs: one configuration a published experiment."""

@@ -1,0 +1,1 @@
+"""Populations, connections, the network graph and its schedule."""

@@ -1,0 +1,1 @@
+"""What a neuron is: dynamics, surrogates, and the step program that every engine and exporter reads."""

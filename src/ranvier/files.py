@@ -1,0 +1,43 @@
+"""Writing files so that a crash leaves either the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; when the block ends without an error, the temporary file replaces ``path``.
+
+    Parents are made. The file is flushed to the disk before it is renamed and the rename is flushed after it, so that
+    not even a power cut shows a half-written file. If the block raises, the temporary file is removed and ``path``
+    stays as it was. The temporary name keeps the suffix, since several writers choose their format by it.
+
+    Args:
+        path: the file to write.
+
+    Raises:
+        FileNotFoundError: the block ended without having written the temporary file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.tmp{target.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
