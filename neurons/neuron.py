@@ -1,0 +1,271 @@
+"""The neuron contract: parameters, states, ``derive`` once per forward and a pure elementwise ``step``."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, TraceError
+from .program import Arg, StepProgram, prune
+from .surrogate import FastSigmoid, Surrogate
+from .trace import trace_step
+from .transforms import REFRACTORY_STEPS, ResetRule, complete
+
+Value = float | Iterable[float] | np.ndarray | Tensor
+INTEGRATORS = ("exact", "euler")
+
+
+@dataclass
+class Parameter:
+    """Declares a neuron parameter: its default, unit and range. Scalar or per neuron, learnable or not.
+
+    A learnable parameter is optimised as its logarithm if ``positive``, or as a logit between ``bounds``, so that no step of an
+    optimiser can leave the range. Reading ``neuron.tau_mem`` gives its value as a tensor of shape [1] or [N].
+    """
+
+    default: float
+    unit: str = ""
+    positive: bool = False
+    bounds: tuple[float, float] | None = None
+    name: str = field(default="", init=False)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
+        if neuron is None:
+            return self
+        raw: Tensor = getattr(neuron, f"raw_{self.name}")
+        return self.value(raw) if isinstance(raw, nn.Parameter) else raw
+
+    def __set__(self, neuron: Neuron, value: Value) -> None:
+        raw: Tensor = getattr(neuron, f"raw_{self.name}")
+        new = self.checked(value, neuron.size, type(neuron).__name__).to(raw)
+        with torch.no_grad():
+            raw.copy_(self.raw(new) if isinstance(raw, nn.Parameter) else new)
+
+    def checked(self, value: Value, size: int, owner: str) -> Tensor:
+        tensor = torch.as_tensor(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64))
+        tensor = tensor.reshape(1) if tensor.ndim == 0 else tensor
+        if tensor.shape not in ((1,), (size,)):
+            raise ConfigError(f"{owner}.{self.name} must be a number or have one value per neuron ({size}), got shape {tuple(tensor.shape)}")
+        low, high = self.bounds or ((0.0, math.inf) if self.positive else (-math.inf, math.inf))
+        bad = torch.isnan(tensor) | (tensor < low) | (tensor > high) | (self.positive & (tensor <= 0))
+        if bad.any():
+            allowed = f"between {low:g} and {high:g}" if self.bounds else ("positive" if self.positive else "a number")
+            raise ConfigError(f"{owner}.{self.name} must be {allowed}{f' ({self.unit})' if self.unit else ''}, got {tensor[bad][0].item():g}")
+        return tensor
+
+    def raw(self, value: Tensor) -> Tensor:
+        if self.bounds is not None:
+            low, high = self.bounds
+            return torch.logit((value - low) / (high - low), eps=1e-3)
+        return torch.log(value) if self.positive else value
+
+    def value(self, raw: Tensor) -> Tensor:
+        if self.bounds is not None:
+            low, high = self.bounds
+            return low + (high - low) * torch.sigmoid(raw)
+        return torch.exp(raw) if self.positive else raw
+
+
+@dataclass(frozen=True)
+class State:
+    """Declares a state: its value before the first step (a number, or the name of a parameter or derived value), its unit, and
+    whether the library's reset and refractoriness act on it."""
+
+    initial: float | str = 0.0
+    unit: str = ""
+    reset: bool = False
+
+
+class Neuron(nn.Module):
+    """A population's neuron model. Subclasses declare :class:`Parameter` and :class:`State` attributes and define ``step``.
+
+    ``step(self, <states by name>, current, p)`` returns the next states in the order of its arguments and then the output. ``current``
+    is the input of this step, ``p`` holds the parameters and what ``derive(dt)`` returned. It must be elementwise: it is traced
+    once into a :class:`StepProgram`, which is what runs and what is exported.
+
+    Args:
+        size: number of neurons N.
+        reset: ``subtract`` (the threshold), ``to_value`` (``v_reset``) or ``none``; the default is the model's.
+        reset_delayed: reset one step later, after that step's update and before its spike (snnTorch's convention).
+        detach_reset: no gradient through the reset's spike.
+        refractory: time in ms during which, after a spike, ``v`` holds and no spike is fired; rounded to steps.
+        surrogate: the derivative of ``fire`` in the backward pass.
+        integrator: ``exact`` (exponential) or ``euler``.
+        learn: names of the parameters to learn, or True for all.
+        per_neuron: names of parameters to hold one value per neuron even if given as one number, or True for all.
+        **values: values of the model's parameters, scalar or [N].
+
+    Raises:
+        ConfigError: for an unknown parameter, a value out of range or of the wrong shape.
+    """
+
+    v_reset = Parameter(0.0)
+
+    output: ClassVar[str] = "binary"
+    default_reset: ClassVar[str] = "subtract"
+    reset_amount: ClassVar[Mapping[str, str]] = {"subtract": "threshold", "to_value": "v_reset"}
+    integrators: ClassVar[tuple[str, ...]] = INTEGRATORS
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        reset: str | None = None,
+        reset_delayed: bool = False,
+        detach_reset: bool = False,
+        refractory: float = 0.0,
+        surrogate: Surrogate | None = None,
+        integrator: str | None = None,
+        learn: Iterable[str] | bool = (),
+        per_neuron: Iterable[str] | bool = (),
+        **values: Value,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"{owner}: size must be a positive whole number of neurons, got {size!r}")
+        self.size = size
+        self.integrator = integrator or self.integrators[0]
+        if self.integrator not in self.integrators:
+            raise ConfigError(f"{owner}: integrator must be one of {', '.join(self.integrators)}, got {integrator!r}")
+        if not (math.isfinite(refractory) and refractory >= 0):
+            raise ConfigError(f"{owner}: refractory must be a time in ms, 0 or more, got {refractory}")
+        self.refractory = float(refractory)
+        self.surrogate = surrogate or FastSigmoid()
+        declared = self.parameters_declared()
+        learned = set(declared) if learn is True else set(learn or ())
+        spread = set(declared) if per_neuron is True else set(per_neuron or ())
+        for name in (*values, *learned, *spread):
+            if name not in declared:
+                raise ConfigError(f"{owner} has no parameter {name!r}; it has {', '.join(declared)}")
+        for name, parameter in declared.items():
+            value = parameter.checked(values.get(name, parameter.default), size, owner)
+            value = value.expand(size).clone() if name in spread else value
+            if name in learned:
+                self.register_parameter(f"raw_{name}", nn.Parameter(parameter.raw(value).float()))
+            else:
+                self.register_buffer(f"raw_{name}", value.float())
+        resettable = [n for n, s in self.states_declared().items() if s.reset]
+        if len(resettable) > 1:
+            raise ConfigError(f"{owner}: only one State may have reset=True, found {', '.join(resettable)}")
+        kind = (reset or self.default_reset) if resettable else "none"
+        self.rule = ResetRule(
+            kind=kind,
+            state=resettable[0] if resettable else None,
+            amount=self.reset_amount.get(kind, ""),
+            delayed=reset_delayed,
+            detach=detach_reset,
+            refractory=self.refractory > 0,
+        )
+        if kind != "none" and self.rule.amount not in declared:
+            raise ConfigError(f"{owner}: reset={kind!r} needs a parameter {self.rule.amount!r}, which it does not declare")
+        self._programs: dict[float, StepProgram] = {}
+
+    @classmethod
+    def parameters_declared(cls) -> dict[str, Parameter]:
+        return {n: a for c in reversed(cls.__mro__) for n, a in vars(c).items() if isinstance(a, Parameter)}
+
+    @classmethod
+    def states_declared(cls) -> dict[str, State]:
+        return {n: a for c in reversed(cls.__mro__) for n, a in vars(c).items() if isinstance(a, State)}
+
+    def derive(self, dt: float) -> dict[str, Tensor]:
+        """Values computed from the parameters once per forward, in plain torch; they reach ``step`` as ``p.<name>``."""
+        return {}
+
+    def step(self, *args: Any) -> Any:
+        raise TraceError(f"{type(self).__name__} defines no step(...)")
+
+    def _all_values(self, dt: float) -> dict[str, Tensor]:
+        if not (math.isfinite(dt) and dt > 0):
+            raise ConfigError(f"dt must be a positive time in ms, got {dt}")
+        values: dict[str, Tensor] = {n: getattr(self, n) for n in self.parameters_declared()}
+        anchor = next(iter(values.values()))
+        values |= {n: torch.as_tensor(v).to(anchor).reshape(-1) for n, v in self.derive(dt).items()}
+        if self.rule.refractory:
+            steps = float(round(self.refractory / dt))
+            if steps < 1:
+                raise ConfigError(f"{type(self).__name__}: refractory {self.refractory} ms is less than half of dt {dt} ms and would do nothing")
+            values[REFRACTORY_STEPS] = anchor.new_tensor([steps])
+        return values
+
+    def program(self, dt: float = 1.0) -> StepProgram:
+        """The traced step with reset and refractoriness in it. ``dt`` in ms only decides how the parameters are derived."""
+        if dt not in self._programs:
+            self._programs[dt] = self._trace(dt)
+        return self._programs[dt]
+
+    def _trace(self, dt: float) -> StepProgram:
+        owner = type(self).__name__
+        declared = self.states_declared()
+        named = [n for n in inspect.signature(self.step).parameters if n not in ("current", "p")]
+        if set(named) != set(declared):
+            raise TraceError(f"{owner}.step takes the states ({', '.join(named)}) but the class declares ({', '.join(declared)})")
+        states = tuple(named)
+        with torch.no_grad():
+            known = list(self._all_values(dt))
+        where = f"{owner}.step"
+        raw, used, next_state, output = trace_step(self.step, states, known, where)
+        extra = self.rule.extra_states
+        every = (*states, *extra)
+        fires = any(op.kind == "fire" for op in raw.ops)
+        if (fires and self.output != "binary") or (not fires and self.output == "binary"):
+            raise TraceError(f"{where}: output is declared {self.output!r} but the step calls fire() {'once' if fires else 'nowhere'}")
+        builder, result, out = complete(raw, next_state, output, self.rule, (*every, "current", *known), where)
+        ops = prune(builder.ops, [*result.values(), out])
+        initial: dict[str, Arg] = {n: declared[n].initial for n in states} | extra
+        read = {a for op in ops for a in op.args} | {*result.values(), out, *initial.values()}
+        return StepProgram(
+            states=every,
+            params=tuple(n for n in known if n in read),
+            ops=ops,
+            next_state=result,
+            output=out,
+            output_kind=self.output,
+            initial=initial,
+            surrogate=self.surrogate if fires else None,
+        )
+
+    def values(self, dt: float = 1.0) -> dict[str, Tensor]:
+        """The program's runtime inputs, [1] or [N] each; gradients flow from them to the learnable parameters."""
+        values = self._all_values(dt)
+        return {n: values[n] for n in self.program(dt).params}
+
+    def extra_repr(self) -> str:
+        learned = [n for n in self.parameters_declared() if isinstance(getattr(self, f"raw_{n}"), nn.Parameter)]
+        return f"{self.size}, reset={self.rule.kind!r}, integrator={self.integrator!r}, learn={learned}"
+
+
+class ProgramNeuron(Neuron):
+    """A neuron read back from a file: a step program and its values, without the class that made it. For evaluation and export."""
+
+    output: ClassVar[str] = "binary"
+
+    def __init__(self, size: int, program: StepProgram, values: Mapping[str, Tensor], dt: float, label: str) -> None:
+        super().__init__(size, reset="none")
+        self.label = label
+        self._dt = dt
+        self._program = program
+        missing = set(program.params) - set(values)
+        if missing:
+            raise ConfigError(f"{label}: the file lacks values for {', '.join(sorted(missing))}")
+        for name in program.params:
+            self.register_buffer(f"value_{name}", torch.as_tensor(values[name]).clone())
+
+    def program(self, dt: float = 1.0) -> StepProgram:
+        if dt != self._dt:
+            raise ConfigError(f"{self.label} was saved for dt {self._dt} ms and cannot run at {dt} ms")
+        return self._program
+
+    def values(self, dt: float = 1.0) -> dict[str, Tensor]:
+        return {n: getattr(self, f"value_{n}") for n in self.program(dt).params}

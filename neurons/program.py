@@ -1,0 +1,265 @@
+"""The step program: one neuron's step as a short list of scalar operations.
+
+A step program is pure data. It is traced once from a neuron's Python ``step`` (:mod:`.trace`), completed by the library with
+reset and refractoriness (:mod:`.transforms`), and read by everything that runs or exports a neuron: the eager engine, the
+integer model, C and Verilog. Adding a target means reading this list; adding a neuron means writing a step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import TraceError
+from .surrogate import Surrogate, surrogate_from_spec
+
+Arg = str | float
+"""An operand: the name of a value, or a literal number."""
+
+ARITY = {
+    "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1, "abs": 1, "min": 2, "max": 2, "exp": 1, "reciprocal": 1, "sqrt": 1,
+    "gt": 2, "ge": 2, "where": 3, "fire": 1, "detach": 1,
+}  # fmt: skip
+"""The operations and how many operands each takes. Comparisons give 0 or 1; ``fire`` is 1 where its operand is above 0."""
+
+OUTPUT_KINDS = ("binary", "real")
+
+
+@dataclass(frozen=True)
+class Op:
+    """``name = kind(*args)``; every name is assigned once."""
+
+    name: str
+    kind: str
+    args: tuple[Arg, ...]
+
+    def __str__(self) -> str:
+        infix = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">="}
+        shown = [a if isinstance(a, str) else f"{a:g}" for a in self.args]
+        if self.kind in infix:
+            return f"{self.name} = {shown[0]} {infix[self.kind]} {shown[1]}"
+        return f"{self.name} = {self.kind}({', '.join(shown)})"
+
+
+@dataclass(frozen=True)
+class StepProgram:
+    """One step of a population, elementwise over its neurons.
+
+    ``states`` and ``params`` and the name ``current`` are inputs. ``next_state`` maps each state to the value it takes, ``output``
+    names what the population sends on. ``initial`` gives each state's value before the first step: a number or the name of a
+    parameter. Parameters are runtime inputs of shape [1] or [N]; nothing learnable is baked in.
+    """
+
+    states: tuple[str, ...]
+    params: tuple[str, ...]
+    ops: tuple[Op, ...]
+    next_state: Mapping[str, Arg]
+    output: Arg
+    output_kind: str = "binary"
+    initial: Mapping[str, Arg] = field(default_factory=dict)
+    surrogate: Surrogate | None = None
+
+    def __post_init__(self) -> None:
+        known = {*self.states, *self.params, "current"}
+        for op in self.ops:
+            if op.kind not in ARITY:
+                raise TraceError(f"step program: unknown operation {op.kind!r} in {op}; known: {', '.join(ARITY)}")
+            if len(op.args) != ARITY[op.kind]:
+                raise TraceError(f"step program: {op.kind} takes {ARITY[op.kind]} operands, got {len(op.args)} in {op}")
+            for arg in op.args:
+                if isinstance(arg, str) and arg not in known:
+                    raise TraceError(f"step program: {op} reads {arg!r}, which is not defined before it")
+                if not isinstance(arg, str) and not math.isfinite(arg):
+                    raise TraceError(f"step program: {op} has the literal {arg}, which is not finite")
+            if op.name in known:
+                raise TraceError(f"step program: {op.name!r} is assigned twice")
+            known.add(op.name)
+        for name in self.states:
+            if name not in self.next_state or name not in self.initial:
+                raise TraceError(f"step program: state {name!r} has no next or no initial value")
+        for arg in (*self.next_state.values(), self.output, *self.initial.values()):
+            if isinstance(arg, str) and arg not in known:
+                raise TraceError(f"step program: the result {arg!r} is not defined")
+        if self.output_kind not in OUTPUT_KINDS:
+            raise TraceError(f"step program: output kind {self.output_kind!r} is not one of {', '.join(OUTPUT_KINDS)}")
+        if self.surrogate is None and any(op.kind == "fire" for op in self.ops):
+            raise TraceError("step program: it fires but names no surrogate gradient")
+
+    def __str__(self) -> str:
+        lines = [f"step({', '.join((*self.states, 'current'))}; {', '.join(self.params)})"]
+        lines += [f"  {op}" for op in self.ops]
+        nexts = ", ".join(f"{k} <- {v if isinstance(v, str) else format(v, 'g')}" for k, v in self.next_state.items())
+        lines.append(f"  next: {nexts or '(no state)'}")
+        lines.append(f"  output: {self.output} ({self.output_kind})")
+        if self.surrogate is not None:
+            lines.append(f"  surrogate: {self.surrogate}")
+        return "\n".join(lines)
+
+    def run(
+        self,
+        state: Mapping[str, Tensor],
+        current: Tensor,
+        values: Mapping[str, Tensor],
+        record: dict[str, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """One step in torch: ``state`` [B, N] each, ``current`` [B, N], ``values`` [1] or [N] each.
+
+        Returns the next state and the output [B, N]. ``record``, if given, receives every value by name (calibration reads it).
+        """
+        env: dict[str, Any] = {**values, **state, "current": current}
+        for op in self.ops:
+            args = [env[a] if isinstance(a, str) else a for a in op.args]
+            env[op.name] = self.surrogate(args[0]) if op.kind == "fire" else TORCH[op.kind](*args)  # type: ignore[misc]
+        if record is not None:
+            record.update(env)
+        full = torch.zeros_like(current)
+        return {s: _value(env, a, full) for s, a in self.next_state.items()}, _value(env, self.output, full)
+
+    def to_json(self) -> dict[str, Any]:
+        """The program as plain JSON data; :meth:`from_json` reads it back, equal."""
+        return {
+            "states": list(self.states),
+            "params": list(self.params),
+            "ops": [[op.name, op.kind, *op.args] for op in self.ops],
+            "next_state": dict(self.next_state),
+            "output": self.output,
+            "output_kind": self.output_kind,
+            "initial": dict(self.initial),
+            "surrogate": None if self.surrogate is None else self.surrogate.spec(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StepProgram:
+        """Read :meth:`to_json`'s data. Raises :class:`TraceError` for anything that is not a valid program."""
+        try:
+            ops = tuple(Op(str(n), str(k), tuple(_arg(a) for a in args)) for n, k, *args in data["ops"])
+            spec = data["surrogate"]
+            return cls(
+                states=tuple(map(str, data["states"])),
+                params=tuple(map(str, data["params"])),
+                ops=ops,
+                next_state={str(k): _arg(v) for k, v in data["next_state"].items()},
+                output=_arg(data["output"]),
+                output_kind=str(data["output_kind"]),
+                initial={str(k): _arg(v) for k, v in data["initial"].items()},
+                surrogate=None if spec is None else surrogate_from_spec(spec),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TraceError(f"step program: the JSON data is malformed ({error!r})") from error
+
+    def dumps(self) -> str:
+        return json.dumps(self.to_json())
+
+
+def _arg(value: Any) -> Arg:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"operand {value!r} is neither a name nor a number")
+    return float(value)
+
+
+def _value(env: Mapping[str, Tensor], arg: Arg, like: Tensor) -> Tensor:
+    value = env[arg] if isinstance(arg, str) else torch.full_like(like, arg)
+    return value if value.shape == like.shape else value.expand_as(like)
+
+
+def _binary(tensor_op: Callable[..., Tensor], scalar_op: Callable[[float, float], float]) -> Callable[..., Any]:
+    def apply(a: Any, b: Any) -> Any:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return tensor_op(a, b)
+        if isinstance(a, Tensor):
+            return tensor_op(a, torch.as_tensor(b, dtype=a.dtype, device=a.device))
+        if isinstance(b, Tensor):
+            return tensor_op(torch.as_tensor(a, dtype=b.dtype, device=b.device), b)
+        return scalar_op(a, b)
+
+    return apply
+
+
+def _compare(test: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def apply(a: Any, b: Any) -> Any:
+        like = a if isinstance(a, Tensor) else b
+        return test(a, b).to(like.dtype) if isinstance(like, Tensor) else float(test(a, b))
+
+    return apply
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    if not isinstance(condition, Tensor):
+        return a if condition != 0 else b
+    return torch.where(condition != 0, a, b)
+
+
+TORCH: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: -a,
+    "abs": abs,
+    "min": _binary(torch.minimum, min),
+    "max": _binary(torch.maximum, max),
+    "exp": lambda a: torch.exp(a) if isinstance(a, Tensor) else math.exp(a),
+    "reciprocal": lambda a: 1.0 / a,
+    "sqrt": lambda a: torch.sqrt(a) if isinstance(a, Tensor) else math.sqrt(a),
+    "gt": _compare(lambda a, b: a > b),
+    "ge": _compare(lambda a, b: a >= b),
+    "where": _where,
+    "detach": lambda a: a.detach() if isinstance(a, Tensor) else a,
+}
+"""What each operation but ``fire`` does, on tensors and on plain numbers (the builder folds constants with it)."""
+
+
+class Builder:
+    """Appends operations, sharing equal ones and folding constants."""
+
+    def __init__(self, reserved: Sequence[str]) -> None:
+        self.ops: list[Op] = []
+        self._seen: dict[tuple[str, tuple[Arg, ...]], str] = {}
+        self._names = set(reserved)
+
+    def emit(self, kind: str, *args: Arg, hint: str | None = None) -> Arg:
+        if all(not isinstance(a, str) for a in args) and kind in TORCH:
+            return float(TORCH[kind](*args))
+        if kind in ("add", "mul") and _identity(kind, args) is not None:
+            return _identity(kind, args)  # type: ignore[return-value]
+        key = (kind, tuple(sorted(args, key=str)) if kind in ("add", "mul", "min", "max") else args)
+        if key not in self._seen:
+            name = self._fresh(hint or kind)
+            self.ops.append(Op(name, kind, args))
+            self._seen[key] = name
+        return self._seen[key]
+
+    def _fresh(self, hint: str) -> str:
+        name, number = hint, 1
+        while name in self._names:
+            number += 1
+            name = f"{hint}_{number}"
+        self._names.add(name)
+        return name
+
+
+def _identity(kind: str, args: tuple[Arg, ...]) -> Arg | None:
+    neutral = 0.0 if kind == "add" else 1.0
+    for this, other in (args, args[::-1]):
+        if not isinstance(this, str) and this == neutral:
+            return other
+    return None
+
+
+def prune(ops: Sequence[Op], results: Sequence[Arg]) -> tuple[Op, ...]:
+    """The operations that ``results`` need, in order."""
+    needed = {r for r in results if isinstance(r, str)}
+    kept = []
+    for op in reversed(ops):
+        if op.name in needed:
+            kept.append(op)
+            needed.update(a for a in op.args if isinstance(a, str))
+    return tuple(reversed(kept))

@@ -1,0 +1,222 @@
+"""Tracing: from a neuron's Python ``step`` to a step program.
+
+The step is called once with torch.fx proxies in place of its arguments. Each operation it performs is checked and appended
+at once, so that an error carries the line of the user's code that caused it.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import TraceError
+from .program import Arg, Builder
+from .surrogate import FastSigmoid, Surrogate
+
+_ACTIVE_SURROGATE: ContextVar[Surrogate] = ContextVar("surrogate", default=FastSigmoid())
+
+
+@contextmanager
+def use_surrogate(surrogate: Surrogate) -> Iterator[None]:
+    """Inside, :func:`fire` on plain tensors uses ``surrogate``; lets a ``step`` be called by hand."""
+    token = _ACTIVE_SURROGATE.set(surrogate)
+    try:
+        yield
+    finally:
+        _ACTIVE_SURROGATE.reset(token)
+
+
+def fire(x: Any) -> Any:
+    """Spike where ``x`` (usually ``v - threshold``) is above 0: 1, else 0, with the neuron's surrogate in the backward pass."""
+    if isinstance(x, fx.Proxy):
+        return x.tracer.create_proxy("call_function", fire, (x,), {})
+    return _ACTIVE_SURROGATE.get()(x)
+
+
+def reset(v: Any, spike: Any) -> Any:
+    """Marks where in ``step`` the membrane reset happens, when later lines need the value after it; without it the library
+    resets at the end of the step. What it does (subtract, to a value, nothing) is the population's choice."""
+    if isinstance(v, fx.Proxy):
+        return v.tracer.create_proxy("call_function", reset, (v, spike), {})
+    raise TraceError("reset(v, spike) marks a place in a traced step and does nothing by itself on tensors; run the neuron's program")
+
+
+def _swap(kind: str) -> Callable[[Builder, Arg, Arg], Arg]:
+    return lambda b, x, y: b.emit(kind, y, x)
+
+
+def _plain(kind: str) -> Callable[..., Arg]:
+    return lambda b, *args: b.emit(kind, *args)
+
+
+def _power(b: Builder, x: Arg, exponent: Arg) -> Arg:
+    if exponent == 0.5:
+        return b.emit("sqrt", x)
+    if isinstance(exponent, str) or exponent not in (-1, 1, 2, 3, 4):
+        raise TraceError(f"a power must be -1, 0.5, 1, 2, 3 or 4, got {exponent}")
+    if exponent == -1:
+        return b.emit("reciprocal", x)
+    out = x
+    for _ in range(int(exponent) - 1):
+        out = b.emit("mul", out, x)
+    return out
+
+
+def _sigmoid(b: Builder, x: Arg) -> Arg:
+    return b.emit("reciprocal", b.emit("add", b.emit("exp", b.emit("neg", x)), 1.0))
+
+
+def _tanh(b: Builder, x: Arg) -> Arg:
+    return b.emit("sub", b.emit("mul", _sigmoid(b, b.emit("mul", x, 2.0)), 2.0), 1.0)
+
+
+def _clamp(b: Builder, x: Arg, low: Arg | None = None, high: Arg | None = None) -> Arg:
+    x = x if low is None else b.emit("max", x, low)
+    return x if high is None else b.emit("min", x, high)
+
+
+_BY_NAME: dict[str, Callable[..., Arg]] = {
+    "add": _plain("add"), "sub": _plain("sub"), "mul": _plain("mul"), "truediv": _plain("div"), "div": _plain("div"),
+    "neg": _plain("neg"), "abs": _plain("abs"), "minimum": _plain("min"), "maximum": _plain("max"), "exp": _plain("exp"),
+    "reciprocal": _plain("reciprocal"), "sqrt": _plain("sqrt"), "where": _plain("where"), "detach": _plain("detach"),
+    "gt": _plain("gt"), "ge": _plain("ge"), "lt": _swap("gt"), "le": _swap("ge"), "pow": _power,
+    "and_": _plain("mul"), "logical_and": _plain("mul"), "or_": _plain("max"), "logical_or": _plain("max"),
+    "invert": lambda b, x: b.emit("sub", 1.0, x), "logical_not": lambda b, x: b.emit("sub", 1.0, x),
+    "square": lambda b, x: b.emit("mul", x, x), "relu": lambda b, x: b.emit("max", x, 0.0),
+    "sigmoid": _sigmoid, "tanh": _tanh, "clamp": _clamp, "clip": _clamp, "fire": _plain("fire"), "reset": _plain("reset"),
+    "rsub": lambda b, x, y: b.emit("sub", y, x), "pos": lambda b, x: x,
+    "zeros_like": lambda b, x: 0.0, "ones_like": lambda b, x: 1.0,
+}  # fmt: skip
+
+_REDUCTIONS = {"sum", "mean", "max", "min", "prod", "norm", "matmul", "mm", "dot", "argmax", "std", "var", "softmax", "cumsum",
+               "any", "all", "sort", "amax", "amin"}  # fmt: skip
+
+
+class _StepTracer(fx.Tracer):
+    """Gives proxies for a step's arguments and turns each operation on them into an operation of the builder."""
+
+    def __init__(self, builder: Builder, where: str) -> None:
+        super().__init__()
+        self.graph = fx.Graph(tracer_cls=_StepTracer)
+        self.builder = builder
+        self.where = where
+        self.values: dict[fx.Node, Arg] = {}
+
+    def value(self, arg: Any) -> Arg | None:
+        if isinstance(arg, fx.Proxy):
+            return self.values[arg.node]
+        if arg is None:
+            return None
+        if isinstance(arg, bool | int | float):
+            if not math.isfinite(arg):
+                self.fail(f"the literal {arg} is not finite")
+            return float(arg)
+        if isinstance(arg, Tensor) and arg.numel() == 1:
+            if arg.requires_grad:
+                self.fail("a learnable tensor is used directly; declare it as a Parameter and read it from p")
+            return float(arg)
+        self.fail(f"an operand of type {type(arg).__name__} is neither a value of the step nor a number")
+
+    def wrap(self, value: Arg, name: str) -> fx.Proxy:
+        node = self.graph.create_node("placeholder", name, (), {}, name=None)
+        self.values[node] = value
+        return fx.Proxy(node, self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> fx.Proxy:  # type: ignore[override]
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        emit = _BY_NAME.get(name)
+        if name in ("max", "min") and len(args) == 2 and not kwargs:
+            emit = _plain(name)
+        if emit is None or target in (torch.nn.functional.softmax,):
+            if name in _REDUCTIONS:
+                self.fail(f"{name}() mixes neurons; a step is elementwise: send values between neurons through a connection")
+            self.fail(f"the operation {name!r} has no step-program form; known: {', '.join(sorted(set(_BY_NAME)))}")
+        operands = [self.value(a) for a in args]
+        keywords = {{"min": "low", "max": "high", "other": "y"}.get(k, k): self.value(v) for k, v in kwargs.items() if k != "alpha"}
+        if kwargs.get("alpha", 1) != 1:
+            self.fail(f"{name}(..., alpha=) is not supported; multiply first")
+        try:
+            value = emit(self.builder, *operands, **keywords)
+        except TraceError as error:
+            self.fail(str(error))
+        except TypeError as error:
+            self.fail(f"{name} was called with operands it does not take ({error})")
+        return self.wrap(value, name)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:  # type: ignore[override]
+        self.fail("the step branches on a value (if, while, and, or, not, min(), max()); use torch.where, & and |")
+
+    def iter(self, obj: fx.Proxy) -> Any:  # type: ignore[override]
+        self.fail("the step iterates over a value; a step is elementwise")
+
+    def keys(self, obj: fx.Proxy) -> Any:  # type: ignore[override]
+        self.fail("the step unpacks a value as a mapping")
+
+    def fail(self, why: str) -> NoReturn:
+        raise TraceError(f"{self.where} cannot be traced at {user_line()}: {why}")
+
+
+def user_line() -> str:
+    """``file:line: source`` of the innermost frame outside torch and this package's tracer."""
+    here = {__file__, operator.__file__}
+    for frame in reversed(traceback.extract_stack()):
+        if frame.filename not in here and "/torch/" not in frame.filename and not frame.filename.startswith("<"):
+            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return "an unknown line"
+
+
+class Names:
+    """The ``p`` of a step: attribute access gives the proxy of a parameter or derived value and notes that it is used."""
+
+    def __init__(self, tracer: _StepTracer, known: Iterable[str]) -> None:
+        self._tracer = tracer
+        self._known = list(known)
+        self._used: dict[str, fx.Proxy] = {}
+
+    def __getattr__(self, name: str) -> fx.Proxy:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in self._known:
+            self._tracer.fail(f"p.{name} is neither a Parameter nor returned by derive(); known: {', '.join(self._known)}")
+        if name not in self._used:
+            self._used[name] = self._tracer.wrap(name, name)
+        return self._used[name]
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        return tuple(n for n in self._known if n in self._used)
+
+
+def trace_step(
+    step: Callable[..., Any], states: tuple[str, ...], known: Iterable[str], where: str
+) -> tuple[Builder, tuple[str, ...], dict[str, Arg], Arg]:
+    """Trace ``step(*states, current, p)``. Returns the builder with its operations, the parameters used, the next states and the output.
+
+    Raises :class:`TraceError`, naming file and line, for control flow on values, reductions and unknown operations.
+    """
+    known = list(known)
+    builder = Builder([*states, "current", *known])
+    tracer = _StepTracer(builder, where)
+    names = Names(tracer, known)
+    result = step(*(tracer.wrap(s, s) for s in states), tracer.wrap("current", "current"), names)
+    if not isinstance(result, tuple):
+        result = (result,)
+    if len(result) != len(states) + 1:
+        raise TraceError(
+            f"{where} must return its {len(states)} next state(s) ({', '.join(states) or 'none'}) and then its output; it returned {len(result)} value(s)"
+        )
+    values = []
+    for label, item in zip((*states, "output"), result, strict=True):
+        value = tracer.value(item)
+        if value is None:
+            raise TraceError(f"{where} returned None for {label}")
+        values.append(value)
+    return builder, names.used, dict(zip(states, values[:-1], strict=True)), values[-1]
