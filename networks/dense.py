@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, GraphError
+
+
+class Dense(nn.Module):
+    """All-to-all connection: I = W s, with optional bias, batch norm and dropout of the source.
+
+    Args:
+        bias: add a learnable constant current per target neuron.
+        batch_norm: normalise W s over batch and unpadded steps; feed-forward connections only (refused inside a loop), folded into the
+            weights at export.
+        dropout: probability of silencing a source neuron for a whole sample, in training; the others are scaled by 1 / (1 - dropout).
+        init: ``auto`` (normal for feed-forward, orthogonal for a loop), ``normal`` (standard deviation gain / sqrt(N_source)), ``orthogonal``,
+            or ``zeros``.
+        gain: scale of the initial weights.
+        weight: initial weights [N_target, N_source], instead of ``init``.
+        learn: whether the weights (and bias) are learned.
+
+    Raises:
+        ConfigError: for a dropout outside [0, 1), an unknown init, weights of the wrong shape or not finite.
+    """
+
+    weight: nn.Parameter
+    kind = "dense"
+
+    def __init__(
+        self,
+        bias: bool = False,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        init: str = "auto",
+        gain: float = 1.0,
+        weight: Tensor | np.ndarray | None = None,
+        learn: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"Dense: dropout must be at least 0 and below 1, got {dropout}")
+        if init not in ("auto", "normal", "orthogonal", "zeros"):
+            raise ConfigError(f"Dense: init must be auto, normal, orthogonal or zeros, got {init!r}")
+        self.dropout = float(dropout)
+        self._options: dict[str, Any] = {"bias": bias, "batch_norm": batch_norm, "init": init, "gain": gain, "weight": weight, "learn": learn}
+        self.bias: nn.Parameter | None = None
+        self.norm: nn.BatchNorm1d | None = None
+        self.built = False
+
+    def build(self, n_source: int, n_target: int, loop: bool, label: str) -> None:
+        """Allocate the weights; called by ``Network.connect``. Raises :class:`GraphError` if this object is already connected."""
+        if self.built:
+            raise GraphError(f"{label}: this Dense object is already connected; use a new one for each connection")
+        options = self._options
+        weight = torch.empty(n_target, n_source)
+        if options["weight"] is not None:
+            given = torch.as_tensor(options["weight"]).detach().to(weight.dtype)
+            if given.shape != weight.shape:
+                raise ConfigError(f"{label}: weight must be [N_target, N_source] = {tuple(weight.shape)}, got {tuple(given.shape)}")
+            if not torch.isfinite(given).all():
+                raise ConfigError(f"{label}: weight has values that are not finite")
+            weight.copy_(given)
+        elif options["init"] == "zeros":
+            weight.zero_()
+        elif options["init"] == "orthogonal" or (options["init"] == "auto" and loop):
+            nn.init.orthogonal_(weight, gain=options["gain"])
+        else:
+            nn.init.normal_(weight, std=options["gain"] / n_source**0.5)
+        self.weight = nn.Parameter(weight, requires_grad=options["learn"])
+        if options["bias"]:
+            self.bias = nn.Parameter(torch.zeros(n_target), requires_grad=options["learn"])
+        if options["batch_norm"]:
+            self.norm = nn.BatchNorm1d(n_target)
+        self.built = True
+
+    def source_mask(self, batch: int) -> Tensor | None:
+        """A dropout mask [B, N_source] for one forward, or None when there is nothing to drop."""
+        if not self.training or self.dropout == 0:
+            return None
+        keep = 1.0 - self.dropout
+        return torch.bernoulli(self.weight.new_full((batch, self.weight.shape[1]), keep)) / keep
+
+    def forward(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The current of a whole sequence: ``source`` [T, B, N_source] to [T, B, N_target]. ``valid`` [T, B] marks unpadded steps."""
+        mask = self.source_mask(source.shape[1])
+        current = nn.functional.linear(source if mask is None else source * mask, self.weight, self.bias)
+        if self.norm is None:
+            return current
+        if valid is None:
+            return self.norm(current.flatten(0, 1)).view_as(current)
+        normed = torch.zeros_like(current)
+        normed[valid] = self.norm(current[valid]).to(normed.dtype)
+        return normed
+
+    def spec(self) -> dict[str, Any]:
+        return {"kind": self.kind, "bias": self.bias is not None, "batch_norm": self.norm is not None, "dropout": self.dropout}

@@ -1,0 +1,110 @@
+"""A network as files: ``graph.json`` (nodes, connections, step programs) and ``model.safetensors`` (weights and values).
+
+Nothing in them is code: a network reads back, evaluates and exports without the class that defined its neurons.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import RanvierError, RunError
+from ..files import atomic_path
+from ..neurons import ProgramNeuron, StepProgram
+from .dense import Dense
+from .network import Network
+
+FORMAT = 1
+GRAPH_FILE = "graph.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def network_spec(net: Network) -> dict[str, Any]:
+    """The graph and its step programs as JSON data."""
+    nodes = []
+    for name, data in net.graph.nodes(data=True):
+        node: dict[str, Any] = {"name": name, "kind": data["kind"], "size": data["size"]}
+        if data["kind"] == "input":
+            node["port"] = data["port"]
+        else:
+            neuron = net.neuron(name)
+            node["model"] = getattr(neuron, "label", type(neuron).__name__)
+            node["program"] = neuron.program(net.dt).to_json()
+        nodes.append(node)
+    edges = [
+        {"name": key, "source": a, "target": b, "delay_steps": delay, **net.connection(key).spec()}
+        for a, b, key, delay in net.graph.edges(keys=True, data="delay")
+    ]
+    readout = None if net.readout_of is None else {"population": net.readout_of[0], "kind": net.readout_of[1]}
+    return {"format": FORMAT, "dt": net.dt, "nodes": nodes, "connections": edges, "readout": readout}
+
+
+def save_network(net: Network, folder: str | Path) -> None:
+    """Write ``graph.json`` and ``model.safetensors`` into ``folder``, each atomically."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for name in net.populations:
+            for value, tensor in net.neuron(name).values(net.dt).items():
+                tensors[f"populations.{name}.{value}"] = tensor
+        for key in net.connections:
+            for part, tensor in net.connection(key).state_dict().items():
+                tensors[f"connections.{key}.{part}"] = tensor
+    with atomic_path(folder / WEIGHTS_FILE) as path:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
+    with atomic_path(folder / GRAPH_FILE) as path:
+        Path(path).write_text(json.dumps(network_spec(net), indent=1))
+
+
+def load_network(folder: str | Path) -> Network:
+    """Read what :func:`save_network` wrote. Raises :class:`RunError`, naming the file, for anything missing, damaged or of another format."""
+    folder = Path(folder)
+    graph_path, weights_path = folder / GRAPH_FILE, folder / WEIGHTS_FILE
+    for path in (graph_path, weights_path):
+        if not path.is_file():
+            raise RunError(f"{path} does not exist; a run folder holds {GRAPH_FILE} and {WEIGHTS_FILE} once training has finished its first epoch")
+    try:
+        spec = json.loads(graph_path.read_text())
+        version = spec["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{graph_path} is not a network graph ({error})") from error
+    if version != FORMAT:
+        raise RunError(f"{graph_path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote it")
+    try:
+        tensors = load_file(weights_path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{weights_path} cannot be read ({error})") from error
+    try:
+        return _build(spec, tensors)
+    except RanvierError as error:
+        raise RunError(f"{folder}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RunError(f"{folder}: {GRAPH_FILE} and {WEIGHTS_FILE} do not describe a network ({error!r})") from error
+
+
+def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
+    net = Network(dt=float(spec["dt"]))
+    for node in spec["nodes"]:
+        if node["kind"] == "input":
+            net.input(int(node["size"]), name=node["name"], kind=node["port"])
+            continue
+        prefix = f"populations.{node['name']}."
+        values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        program = StepProgram.from_json(node["program"])
+        net.population(ProgramNeuron(int(node["size"]), program, values, net.dt, str(node["model"])), name=node["name"])
+    for edge in spec["connections"]:
+        connection = Dense(bias=bool(edge["bias"]), batch_norm=bool(edge["batch_norm"]), dropout=float(edge["dropout"]), init="zeros")
+        key = net.connect(edge["source"], edge["target"], connection, delay=int(edge["delay_steps"]) * net.dt, name=edge["name"])
+        prefix = f"connections.{key}."
+        connection.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    if spec["readout"] is not None:
+        net.readout(spec["readout"]["population"], spec["readout"]["kind"])
+    return net.eval()

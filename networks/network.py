@@ -1,0 +1,321 @@
+"""The network: a graph of inputs, populations and connections, and its forward pass over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import networkx as nx
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, DataError, GraphError
+from ..neurons import Cell, Link, Neuron, run_eager
+from .dense import Dense
+from .readout import READOUTS, read_out
+from .schedule import Stage, make_schedule
+
+HISTORY = "history"
+NetworkState = dict[str, dict[str, Tensor]]
+"""Per population: its states [B, N] and, where a connection from it has a delay, ``history`` [D, B, N], its last D outputs."""
+INPUT_KINDS = ("events", "counts")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A handle to an input or population of one network."""
+
+    name: str
+    size: int
+
+
+class Result(NamedTuple):
+    """What a forward pass gives.
+
+    ``output`` is the readout [B, N], or, without one, the last population's output [T, B, N]. ``state`` continues the run. ``recorded`` maps each
+    requested name to its sequence [T, B, N].
+    """
+
+    output: Tensor
+    state: NetworkState
+    recorded: dict[str, Tensor]
+
+
+class Network(nn.Module):
+    """Populations and connections, run with a time step of ``dt`` ms.
+
+    >>> net = Network(dt=1.0)
+    >>> x, h, y = net.input(700), net.population(LIF(256)), net.population(Integrator(20))
+    >>> for a, b in ((x, h), (h, h), (h, y)): net.connect(a, b, Dense())
+    >>> net.readout(y, "sum")
+
+    Raises:
+        ConfigError: if ``dt`` is not a positive time.
+    """
+
+    def __init__(self, dt: float = 1.0) -> None:
+        super().__init__()
+        if not (math.isfinite(dt) and dt > 0):
+            raise ConfigError(f"Network: dt must be a positive time in ms, got {dt}")
+        self.dt = float(dt)
+        self.graph = nx.MultiDiGraph()
+        self.populations = nn.ModuleDict()
+        self.connections = nn.ModuleDict()
+        self.readout_of: tuple[str, str] | None = None
+        self._stages: tuple[Stage, ...] | None = None
+
+    # -- building -------------------------------------------------------------------------------------------------------------
+
+    def input(self, size: int, name: str | None = None, kind: str = "counts") -> Node:
+        """Add an input port of ``size`` channels. ``kind`` is what a device will receive: ``events`` (0 or 1) or ``counts`` (0 to 255)."""
+        if kind not in INPUT_KINDS:
+            raise ConfigError(f"input kind must be one of {', '.join(INPUT_KINDS)}, got {kind!r}")
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"input size must be a positive whole number of channels, got {size!r}")
+        return self._add(name or self._free("input"), size, kind="input", port=kind)
+
+    def population(self, neuron: Neuron, name: str | None = None) -> Node:
+        """Add a population; ``neuron`` holds its model, size and parameters."""
+        if not isinstance(neuron, Neuron):
+            raise ConfigError(f"population takes a Neuron such as LIF(256), got {type(neuron).__name__}")
+        if any(neuron is other for other in self.populations.values()):
+            raise GraphError("this neuron object is already a population of the network; make a new one")
+        if HISTORY in neuron.program(self.dt).states:
+            raise ConfigError(f"a neuron's state may not be called {HISTORY!r}")
+        node = self._add(name or self._free("population"), neuron.size, kind="population")
+        self.populations[node.name] = neuron
+        return node
+
+    def connect(self, source: Node | str, target: Node | str, connection: Dense, delay: float | None = None, name: str | None = None) -> str:
+        """Connect two nodes; returns the connection's name.
+
+        ``delay`` is in ms, a whole number of steps. By default it is 0 for a connection to a population added later than its source, and one step for
+        a connection back (or from a population to itself).
+        """
+        a, b = self._node(source), self._node(target)
+        if self.graph.nodes[b.name]["kind"] != "population":
+            raise GraphError(f"cannot connect {a.name} to {b.name}: an input receives nothing")
+        back = self.graph.nodes[a.name]["index"] >= self.graph.nodes[b.name]["index"]
+        steps = self._steps(delay, f"{a.name} -> {b.name}") if delay is not None else int(back)
+        key = name or self._free(f"{a.name}_to_{b.name}", taken=self.connections)
+        if key in self.connections or "." in key:
+            raise GraphError(f"connection name {key!r} is taken or has a dot")
+        connection.build(a.size, b.size, loop=back, label=key)
+        self.connections[key] = connection
+        self.graph.add_edge(a.name, b.name, key=key, delay=steps)
+        self._stages = None
+        return key
+
+    def readout(self, population: Node | str, kind: str = "sum") -> None:
+        """Make the output one vector per sample: ``sum``, ``sum_softmax``, ``mean``, ``max`` or ``last`` of the population's output over time."""
+        node = self._node(population)
+        if kind not in READOUTS:
+            raise ConfigError(f"readout must be one of {', '.join(READOUTS)}, got {kind!r}")
+        if node.name not in self.populations:
+            raise GraphError(f"readout: {node.name!r} is not a population")
+        self.readout_of = (node.name, kind)
+
+    def _add(self, name: str, size: int, **attributes: object) -> Node:
+        if name in self.graph or "." in name or not name.isidentifier():
+            raise GraphError(f"node name {name!r} is taken or is not an identifier")
+        self.graph.add_node(name, size=size, index=len(self.graph), **attributes)
+        self._stages = None
+        return Node(name, size)
+
+    def _node(self, node: Node | str) -> Node:
+        name = node.name if isinstance(node, Node) else node
+        if name not in self.graph or (isinstance(node, Node) and self.graph.nodes[name]["size"] != node.size):
+            raise GraphError(f"{name!r} is not a node of this network; it has {', '.join(self.graph) or 'none'}")
+        return Node(name, self.graph.nodes[name]["size"])
+
+    def _free(self, base: str, taken: Iterable[str] | None = None) -> str:
+        used = set(self.graph if taken is None else taken)
+        return next(n for n in (base, *(f"{base}_{i}" for i in range(2, len(used) + 3))) if n not in used)
+
+    def _steps(self, delay: float, label: str) -> int:
+        steps = round(delay / self.dt) if math.isfinite(delay) else -1
+        if steps < 0 or abs(steps * self.dt - delay) > 1e-6 * max(1.0, abs(delay)):
+            raise ConfigError(f"{label}: delay must be a finite time of a whole number of steps of {self.dt} ms, 0 or more; got {delay} ms")
+        return steps
+
+    # -- running --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> list[str]:
+        return [n for n, kind in self.graph.nodes(data="kind") if kind == "input"]
+
+    def schedule(self) -> tuple[Stage, ...]:
+        """The stages in their order. Raises :class:`GraphError` for a cycle of total delay 0 or a batch norm inside a loop."""
+        if self._stages is None:
+            stages = make_schedule(self.graph)
+            for key in (k for stage in stages for k in stage.links):
+                if self.connection(key).norm is not None:
+                    raise GraphError(f"connection {key!r} lies inside a loop, where batch norm is not possible; use it on feed-forward connections")
+            self._stages = stages
+        return self._stages
+
+    def connection(self, key: str) -> Dense:
+        return self.connections[key]  # type: ignore[return-value]
+
+    def neuron(self, name: str) -> Neuron:
+        return self.populations[name]  # type: ignore[return-value]
+
+    def longest_delay(self, name: str) -> int:
+        """The longest delay, in steps, of the connections from a node."""
+        return max((d for _, _, d in self.graph.out_edges(name, data="delay")), default=0)
+
+    def initial_state(self, batch: int) -> NetworkState:
+        """The state before the first step, for ``batch`` samples."""
+        like = next(self.parameters()) if any(True for _ in self.parameters()) else torch.zeros(())
+        state: NetworkState = {}
+        for name, data in self.graph.nodes(data=True):
+            own: dict[str, Tensor] = {}
+            if name in self.populations:
+                neuron = self.neuron(name)
+                values = neuron.values(self.dt)
+                for s, start in neuron.program(self.dt).initial.items():
+                    value = values[start] if isinstance(start, str) else like.new_tensor(start)
+                    own[s] = value.to(like.dtype).expand(batch, neuron.size)
+            depth = self.longest_delay(name)
+            if depth:
+                own[HISTORY] = like.new_zeros(depth, batch, data["size"])
+            if own:
+                state[name] = own
+        return state
+
+    def forward(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        state: NetworkState | None = None,
+        lengths: Tensor | None = None,
+        record: Iterable[str] = (),
+    ) -> Result:
+        """Run over a batch of sequences.
+
+        Args:
+            x: [T, B, N] of the input, or a mapping from input names to such tensors.
+            state: where to continue; by default :meth:`initial_state`. Running in chunks equals running at once.
+            lengths: [B], unpadded steps of each sample; masks readouts, batch statistics and the final state.
+            record: names of populations (their output) or ``population.state``.
+
+        Raises:
+            DataError: for wrong shapes, zero-sized or non-finite input.
+            GraphError: for a network that cannot run.
+        """
+        sequences = self._checked(x)
+        steps, batch = next(iter(sequences.values())).shape[:2]
+        lengths, valid = self._valid(lengths, steps, batch)
+        start = self.initial_state(batch) if state is None else state
+        asked = [n.name if isinstance(n, Node) else n for n in record]
+        self._check_record(asked)
+        final: NetworkState = {}
+        recorded: dict[str, Tensor] = {}
+        for name in self.inputs:
+            self._close(name, sequences[name], start, final, lengths)
+        for stage in self.schedule():
+            cells = [Cell(n, self.neuron(n).program(self.dt), self.neuron(n).values(self.dt)) for n in stage.populations]
+            links, currents = self._stage_inputs(stage, sequences, start, valid, steps, batch)
+            wanted = any("." in n and n.split(".")[0] in stage.populations for n in asked)
+            own = {n: {k: v for k, v in start.get(n, {}).items() if k != HISTORY} for n in stage.populations}
+            history = {n: start.get(n, {}).get(HISTORY, currents[n][:0]) for n in stage.populations}
+            traces = run_eager(cells, links, currents, own, history, keep_states=wanted or lengths is not None)
+            for name, trace in traces.items():
+                sequences[name] = trace.output
+                if trace.states:
+                    final[name] = {s: self._at_end(v, lengths) for s, v in trace.states.items()}
+                self._close(name, trace.output, start, final, lengths)
+                for item in asked:
+                    population, _, which = item.partition(".")
+                    if population == name:
+                        recorded[item] = torch.stack(trace.states[which]) if which else trace.output
+        for item in asked:
+            if item in self.inputs:
+                recorded[item] = sequences[item]
+        if self.readout_of is None:
+            output = sequences[list(self.populations)[-1]]
+        else:
+            output = read_out(self.readout_of[1], sequences[self.readout_of[0]], valid, lengths, self.training)
+        return Result(output, final, recorded)
+
+    def _stage_inputs(
+        self, stage: Stage, sequences: Mapping[str, Tensor], start: NetworkState, valid: Tensor | None, steps: int, batch: int
+    ) -> tuple[list[Link], dict[str, Tensor]]:
+        links: list[Link] = []
+        currents: dict[str, Tensor] = {}
+        for target in stage.populations:
+            parts = []
+            for source, _, key, delay in self.graph.in_edges(target, keys=True, data="delay"):
+                connection = self.connection(key)
+                if key in stage.links:
+                    links.append(Link(source, target, connection.weight, delay, connection.source_mask(batch)))
+                    if connection.bias is not None:
+                        parts.append(connection.bias.expand(steps, batch, -1))
+                else:
+                    sent = sequences[source]
+                    if delay:
+                        sent = torch.cat([start[source][HISTORY][-delay:].to(sent), sent])[:steps]
+                    parts.append(connection(sent, valid))
+            first = next(iter(sequences.values()))
+            currents[target] = sum(parts[1:], parts[0]) if parts else first.new_zeros(steps, batch, self.neuron(target).size)
+        return links, currents
+
+    def _close(self, name: str, sequence: Tensor, start: NetworkState, final: NetworkState, lengths: Tensor | None) -> None:
+        """Keep the last outputs of ``name`` that delayed connections will still need."""
+        depth = self.longest_delay(name)
+        if not depth:
+            return
+        whole = torch.cat([start[name][HISTORY].to(sequence), sequence])
+        if lengths is None:
+            final.setdefault(name, {})[HISTORY] = whole[-depth:]
+        else:
+            at = lengths + torch.arange(depth, device=lengths.device).unsqueeze(1)
+            final.setdefault(name, {})[HISTORY] = whole[at, torch.arange(len(lengths), device=lengths.device)]
+
+    @staticmethod
+    def _at_end(values: list[Tensor], lengths: Tensor | None) -> Tensor:
+        if lengths is None:
+            return values[-1]
+        return torch.stack(values)[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
+
+    def _checked(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if not self.populations:
+            raise GraphError("the network has no population")
+        if not self.inputs:
+            raise GraphError("the network has no input; add one with net.input(channels)")
+        given = {self.inputs[0]: x} if isinstance(x, Tensor) else dict(x)
+        if set(given) != set(self.inputs):
+            raise DataError(f"the network has the inputs {', '.join(self.inputs)}; got {', '.join(given)}")
+        like = next(self.parameters(), torch.zeros(()))
+        sequences: dict[str, Tensor] = {}
+        for name, sequence in given.items():
+            size = self.graph.nodes[name]["size"]
+            if sequence.ndim != 3 or sequence.shape[2] != size or 0 in sequence.shape:
+                raise DataError(f"input {name!r} must be [T, B, {size}] with T and B at least 1, got {tuple(sequence.shape)}")
+            if sequence.is_floating_point() and not torch.isfinite(sequence).all():
+                step, sample, channel = (int(i) for i in (~torch.isfinite(sequence)).nonzero()[0])
+                raise DataError(f"input {name!r} is not finite at step {step}, sample {sample}, channel {channel}")
+            sequences[name] = sequence if sequence.is_floating_point() else sequence.to(like.dtype)
+        if len({s.shape[:2] for s in sequences.values()}) > 1:
+            raise DataError(f"inputs differ in steps or batch: { {n: tuple(s.shape[:2]) for n, s in sequences.items()} }")
+        return sequences
+
+    def _valid(self, lengths: Tensor | None, steps: int, batch: int) -> tuple[Tensor | None, Tensor | None]:
+        if lengths is None:
+            return None, None
+        lengths = torch.as_tensor(lengths, dtype=torch.long)
+        if lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > steps:
+            raise DataError(f"lengths must be {batch} numbers between 1 and T = {steps}, got {lengths.tolist()[:8]}")
+        return lengths, torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+
+    def _check_record(self, asked: Iterable[str]) -> None:
+        for item in asked:
+            name, _, which = item.partition(".")
+            known = self.neuron(name).program(self.dt).states if name in self.populations else ()
+            if name not in self.graph or (which and which not in known):
+                raise ConfigError(f"cannot record {item!r}; populations: {', '.join(self.populations)}; a state is population.state")
+
+    def count_parameters(self) -> int:
+        """Number of learnable values."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
