@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# Small tensors run slower on two threads than on one, and the order of a sum then depends on them.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # small tensors run slower on two threads than on one, and sums then depend on them
+    os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
@@ -25,7 +26,7 @@ def shared_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """Give ``shared_data("fsdd/fsdd_spikes_train.h5")`` as a path, or skip the test if the file is not on this machine."""
+    """``shared_data("fsdd/fsdd_spikes_train.h5")`` gives a path, or skips the test where that file does not exist."""
 
     def find(name: str) -> Path:
         path = shared_root() / "data" / name

@@ -29,7 +29,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        os.replace(temporary, target)
+    XX
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
