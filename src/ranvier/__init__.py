@@ -1,8 +1,8 @@
 """Ranvier: write a spiking neuron once, train it with PyTorch, run the same bits on a microcontroller and an FPGA.
 
-This is only the front door. The public names below live in the rooms ``ranvier.neurons``, ``ranvier.networks``, ``ranvier.datasets``,
-``ranvier.deploy`` and ``ranvier.experiments``; each is imported the first time it is asked for (PEP 562), so that
-``import ranvier`` costs milliseconds and ``ranvier.errors`` can be imported from any room without a cycle.
+This is only the front door. The public names live in the rooms ``ranvier.neurons``, ``ranvier.networks``,
+``ranvier.datasets``, ``ranvier.deploy`` and ``ranvier.experiments``; each is imported the first time it is asked for
+(PEP 562), so that ``import ranvier`` costs milliseconds and any room can import ``ranvier.errors`` without a cycle.
 """
 
 from __future__ import annotations

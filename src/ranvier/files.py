@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends without an error, the temporary file replaces ``path``.
+    """Yield a temporary path beside ``path``; if the block ends without an error, that file replaces ``path``.
 
     Parents are made. The file is flushed to the disk before it is renamed and the rename is flushed after it, so that
     not even a power cut shows a half-written file. If the block raises, the temporary file is removed and ``path``
@@ -29,7 +29,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-    XX
+        temporary.replace(target)
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
