@@ -36,7 +36,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "fire",
         "reset",
     ),
-    "ranvier.networks": ("Dense", "Network", "Population", "load_network", "save_network"),
+    "ranvier.networks": ("Dense", "Network", "Node", "Result", "load_network", "save_network"),
     "ranvier.deploy": ("IntegerNetwork", "quantize"),
     "ranvier.errors": ("RanvierError",),
 }
