@@ -35,7 +35,7 @@ def test_unknown_name_is_refused_by_name() -> None:
 
 
 def test_import_is_lazy() -> None:
-    code = "import sys, ranvier, ranvier.errors, ranvier.files; print('torch' in sys.modules, 'ranvier.neurons' in sys.modules)"
+    code = "import sys, ranvier.errors, ranvier.files; print('torch' in sys.modules, 'ranvier.neurons' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.split() == ["False", "False"]
 
