@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, GraphError
+from ..errors import ConfigError, DataError, GraphError
 
 
 class Dense(nn.Module):
@@ -16,10 +18,11 @@ class Dense(nn.Module):
         bias: add a learnable constant current per target neuron.
         batch_norm: normalise W s over batch and unpadded steps; feed-forward connections only (refused inside a loop), folded into the
             weights at export.
-        dropout: probability of silencing a source neuron for a whole sample, in training; the others are scaled by 1 / (1 - dropout).
-        init: ``auto`` (normal for feed-forward, orthogonal for a loop), ``normal`` (standard deviation gain / sqrt(N_source)), ``orthogonal``,
+        dropout: probability of silencing a source neuron for a whole sample, in training, drawn once per forward; the others are scaled
+            by 1 / (1 - dropout).
+        init: ``auto`` (normal for feed-forward, orthogonal for a connection back), ``normal`` (standard deviation gain / sqrt(N_source)), ``orthogonal``,
             or ``zeros``.
-        gain: scale of the initial weights.
+        gain: scale of the initial weights, finite.
         weight: initial weights [N_target, N_source], instead of ``init``.
         learn: whether the weights (and bias) are learned.
 
@@ -41,12 +44,21 @@ class Dense(nn.Module):
         learn: bool = True,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"Dense: dropout must be at least 0 and below 1, got {dropout}")
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+            raise ConfigError(f"Dense: dropout must be at least 0 and below 1, got {dropout!r}")
+        if not isinstance(gain, Real) or not math.isfinite(gain):
+            raise ConfigError(f"Dense: gain must be a finite number, got {gain!r}")
         if init not in ("auto", "normal", "orthogonal", "zeros"):
             raise ConfigError(f"Dense: init must be auto, normal, orthogonal or zeros, got {init!r}")
         self.dropout = float(dropout)
-        self._options: dict[str, Any] = {"bias": bias, "batch_norm": batch_norm, "init": init, "gain": gain, "weight": weight, "learn": learn}
+        self._options: dict[str, Any] = {
+            "bias": bias,
+            "batch_norm": batch_norm,
+            "init": init,
+            "gain": gain,
+            "weight": weight,
+            "learn": learn,
+        }
         self.bias: nn.Parameter | None = None
         self.norm: nn.BatchNorm1d | None = None
         self.built = False
@@ -58,9 +70,16 @@ class Dense(nn.Module):
         options = self._options
         weight = torch.empty(n_target, n_source)
         if options["weight"] is not None:
-            given = torch.as_tensor(options["weight"]).detach().to(weight.dtype)
+            try:
+                given = torch.as_tensor(options["weight"]).detach().to(weight.dtype)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"{label}: weight must be a tensor or array [N_target, N_source] of numbers ({error})"
+                ) from error
             if given.shape != weight.shape:
-                raise ConfigError(f"{label}: weight must be [N_target, N_source] = {tuple(weight.shape)}, got {tuple(given.shape)}")
+                raise ConfigError(
+                    f"{label}: weight must be [N_target, N_source] = {tuple(weight.shape)}, got {tuple(given.shape)}"
+                )
             if not torch.isfinite(given).all():
                 raise ConfigError(f"{label}: weight has values that are not finite")
             weight.copy_(given)
@@ -75,6 +94,7 @@ class Dense(nn.Module):
             self.bias = nn.Parameter(torch.zeros(n_target), requires_grad=options["learn"])
         if options["batch_norm"]:
             self.norm = nn.BatchNorm1d(n_target)
+        self._options = {}
         self.built = True
 
     def source_mask(self, batch: int) -> Tensor | None:
@@ -85,11 +105,17 @@ class Dense(nn.Module):
         return torch.bernoulli(self.weight.new_full((batch, self.weight.shape[1]), keep)) / keep
 
     def forward(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The current of a whole sequence: ``source`` [T, B, N_source] to [T, B, N_target]. ``valid`` [T, B] marks unpadded steps."""
+        """The current of a whole sequence: ``source`` [T, B, N_source] to [T, B, N_target]. ``valid`` [T, B] marks unpadded steps.
+
+        Raises:
+            DataError: in training with batch norm, for a single unpadded step, of which there are no statistics.
+        """
         mask = self.source_mask(source.shape[1])
         current = nn.functional.linear(source if mask is None else source * mask, self.weight, self.bias)
         if self.norm is None:
             return current
+        if self.training and (current.shape[0] * current.shape[1] if valid is None else int(valid.sum())) < 2:
+            raise DataError("batch norm needs at least two unpadded steps in a training batch")
         if valid is None:
             return self.norm(current.flatten(0, 1)).view_as(current)
         normed = torch.zeros_like(current)
@@ -97,4 +123,10 @@ class Dense(nn.Module):
         return normed
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": self.kind, "bias": self.bias is not None, "batch_norm": self.norm is not None, "dropout": self.dropout}
+        """What ``graph.json`` says of the connection, beside its ends and delay."""
+        return {
+            "kind": self.kind,
+            "bias": self.bias is not None,
+            "batch_norm": self.norm is not None,
+            "dropout": self.dropout,
+        }

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import RanvierError, RunError
+from ..errors import ConfigError, RanvierError, RunError
 from ..files import atomic_path
 from ..neurons import ProgramNeuron, StepProgram
 from .dense import Dense
@@ -27,7 +27,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def network_spec(net: Network) -> dict[str, Any]:
-    """The graph and its step programs as JSON data."""
+    """The graph and its step programs as JSON data. Raises :class:`ConfigError` for a surrogate that could not be read back."""
     nodes = []
     for name, data in net.graph.nodes(data=True):
         node: dict[str, Any] = {"name": name, "kind": data["kind"], "size": data["size"]}
@@ -49,6 +49,7 @@ def network_spec(net: Network) -> dict[str, Any]:
 def save_network(net: Network, folder: str | Path) -> None:
     """Write ``graph.json`` and ``model.safetensors`` into ``folder``, each atomically."""
     folder = Path(folder)
+    spec = network_spec(net)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     with torch.no_grad():
@@ -61,7 +62,7 @@ def save_network(net: Network, folder: str | Path) -> None:
     with atomic_path(folder / WEIGHTS_FILE) as path:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
     with atomic_path(folder / GRAPH_FILE) as path:
-        Path(path).write_text(json.dumps(network_spec(net), indent=1))
+        path.write_text(json.dumps(spec, indent=1), encoding="utf-8")
 
 
 def load_network(folder: str | Path) -> Network:
@@ -70,14 +71,18 @@ def load_network(folder: str | Path) -> Network:
     graph_path, weights_path = folder / GRAPH_FILE, folder / WEIGHTS_FILE
     for path in (graph_path, weights_path):
         if not path.is_file():
-            raise RunError(f"{path} does not exist; a run folder holds {GRAPH_FILE} and {WEIGHTS_FILE} once training has finished its first epoch")
+            raise RunError(
+                f"{path} does not exist; a run folder holds {GRAPH_FILE} and {WEIGHTS_FILE} once training has finished its first epoch"
+            )
     try:
-        spec = json.loads(graph_path.read_text())
+        spec = json.loads(graph_path.read_text(encoding="utf-8"))
         version = spec["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise RunError(f"{graph_path} is not a network graph ({error})") from error
-    if version != FORMAT:
-        raise RunError(f"{graph_path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote it")
+    if version != FORMAT or isinstance(version, bool):
+        raise RunError(
+            f"{graph_path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote it"
+        )
     try:
         tensors = load_file(weights_path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -86,25 +91,43 @@ def load_network(folder: str | Path) -> Network:
         return _build(spec, tensors)
     except RanvierError as error:
         raise RunError(f"{folder}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise RunError(f"{folder}: {GRAPH_FILE} and {WEIGHTS_FILE} do not describe a network ({error!r})") from error
 
 
 def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
-    net = Network(dt=float(spec["dt"]))
+    net = Network(dt=spec["dt"])
     for node in spec["nodes"]:
         if node["kind"] == "input":
-            net.input(int(node["size"]), name=node["name"], kind=node["port"])
+            net.input(node["size"], name=node["name"], kind=node["port"])
             continue
-        prefix = f"populations.{node['name']}."
-        values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         program = StepProgram.from_json(node["program"])
-        net.population(ProgramNeuron(int(node["size"]), program, values, net.dt, str(node["model"])), name=node["name"])
+        values = _part(tensors, f"populations.{node['name']}.")
+        net.population(ProgramNeuron(node["size"], program, values, net.dt, str(node["model"])), name=node["name"])
     for edge in spec["connections"]:
-        connection = Dense(bias=bool(edge["bias"]), batch_norm=bool(edge["batch_norm"]), dropout=float(edge["dropout"]), init="zeros")
-        key = net.connect(edge["source"], edge["target"], connection, delay=int(edge["delay_steps"]) * net.dt, name=edge["name"])
-        prefix = f"connections.{key}."
-        connection.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        own = _part(tensors, f"connections.{edge['name']}.")
+        # the shape is compared before anything of the size that the file claims is allocated
+        shape = tuple(net.graph.nodes[edge[end]]["size"] for end in ("target", "source"))
+        if tuple(own["weight"].shape) != shape:
+            raise ConfigError(
+                f"connection {edge['name']!r} needs weights {shape}, the file has {tuple(own['weight'].shape)}"
+            )
+        if not all(torch.isfinite(tensor).all() for tensor in own.values()):
+            raise ConfigError(f"connection {edge['name']!r} has values that are not finite")
+        connection = Dense(
+            bias=edge["bias"] is True, batch_norm=edge["batch_norm"] is True, dropout=edge["dropout"], init="zeros"
+        )
+        if not isinstance(edge["delay_steps"], int):
+            raise ConfigError(
+                f"connection {edge['name']!r}: delay_steps must be a whole number, got {edge['delay_steps']!r}"
+            )
+        net.connect(edge["source"], edge["target"], connection, delay=edge["delay_steps"] * net.dt, name=edge["name"])
+        connection.load_state_dict(own, assign=True)  # keeps the file's dtype
     if spec["readout"] is not None:
         net.readout(spec["readout"]["population"], spec["readout"]["kind"])
+    net.schedule()
     return net.eval()
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import networkx as nx
@@ -57,8 +58,8 @@ class Network(nn.Module):
 
     def __init__(self, dt: float = 1.0) -> None:
         super().__init__()
-        if not (math.isfinite(dt) and dt > 0):
-            raise ConfigError(f"Network: dt must be a positive time in ms, got {dt}")
+        if not isinstance(dt, Real) or not (math.isfinite(dt) and dt > 0):
+            raise ConfigError(f"Network: dt must be a positive time in ms, got {dt!r}")
         self.dt = float(dt)
         self.graph = nx.MultiDiGraph()
         self.populations = nn.ModuleDict()
@@ -69,15 +70,26 @@ class Network(nn.Module):
     # -- building -------------------------------------------------------------------------------------------------------------
 
     def input(self, size: int, name: str | None = None, kind: str = "counts") -> Node:
-        """Add an input port of ``size`` channels. ``kind`` is what a device will receive: ``events`` (0 or 1) or ``counts`` (0 to 255)."""
+        """Add an input port of ``size`` channels. ``kind`` is what a device will receive: ``events`` (0 or 1) or ``counts`` (0 to 255).
+
+        Raises:
+            ConfigError: for a size or kind that does not exist.
+            GraphError: for a name that is taken or no identifier.
+        """
         if kind not in INPUT_KINDS:
             raise ConfigError(f"input kind must be one of {', '.join(INPUT_KINDS)}, got {kind!r}")
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
             raise ConfigError(f"input size must be a positive whole number of channels, got {size!r}")
-        return self._add(name or self._free("input"), size, kind="input", port=kind)
+        return self._add(name or self._free("input"), int(size), kind="input", port=kind)
 
     def population(self, neuron: Neuron, name: str | None = None) -> Node:
-        """Add a population; ``neuron`` holds its model, size and parameters."""
+        """Add a population; ``neuron`` holds its model, size and parameters.
+
+        Raises:
+            ConfigError: for something else than a neuron.
+            GraphError: for a name that is taken or no identifier, or a neuron object that is already in the network.
+            TraceError: for a neuron whose step has no program.
+        """
         if not isinstance(neuron, Neuron):
             raise ConfigError(f"population takes a Neuron such as LIF(256), got {type(neuron).__name__}")
         if any(neuron is other for other in self.populations.values()):
@@ -88,20 +100,32 @@ class Network(nn.Module):
         self.populations[node.name] = neuron
         return node
 
-    def connect(self, source: Node | str, target: Node | str, connection: Dense, delay: float | None = None, name: str | None = None) -> str:
+    def connect(
+        self,
+        source: Node | str,
+        target: Node | str,
+        connection: Dense,
+        delay: float | None = None,
+        name: str | None = None,
+    ) -> str:
         """Connect two nodes; returns the connection's name.
 
         ``delay`` is in ms, a whole number of steps. By default it is 0 for a connection to a population added later than its source, and one step for
         a connection back (or from a population to itself).
+
+        Raises:
+            ConfigError: for a delay that is not a whole number of steps, or something else than a connection.
+            GraphError: for an unknown node, a connection into an input, a name that is taken, or a connection object used before.
         """
+        if not isinstance(connection, Dense):
+            raise ConfigError(f"connect takes a connection such as Dense(), got {type(connection).__name__}")
         a, b = self._node(source), self._node(target)
         if self.graph.nodes[b.name]["kind"] != "population":
             raise GraphError(f"cannot connect {a.name} to {b.name}: an input receives nothing")
         back = self.graph.nodes[a.name]["index"] >= self.graph.nodes[b.name]["index"]
         steps = self._steps(delay, f"{a.name} -> {b.name}") if delay is not None else int(back)
         key = name or self._free(f"{a.name}_to_{b.name}", taken=self.connections)
-        if key in self.connections or "." in key:
-            raise GraphError(f"connection name {key!r} is taken or has a dot")
+        self._check_name(key, self.connections)
         connection.build(a.size, b.size, loop=back, label=key)
         self.connections[key] = connection
         self.graph.add_edge(a.name, b.name, key=key, delay=steps)
@@ -118,15 +142,26 @@ class Network(nn.Module):
         self.readout_of = (node.name, kind)
 
     def _add(self, name: str, size: int, **attributes: object) -> Node:
-        if name in self.graph or "." in name or not name.isidentifier():
-            raise GraphError(f"node name {name!r} is taken or is not an identifier")
+        self._check_name(name, self.populations)
         self.graph.add_node(name, size=size, index=len(self.graph), **attributes)
         self._stages = None
         return Node(name, size)
 
+    def _check_name(self, name: str, modules: nn.ModuleDict) -> None:
+        # names are printed into C and Verilog, and a ModuleDict refuses those of its own methods, such as "keys"
+        taken = name in self.connections if modules is self.connections else name in self.graph
+        if not isinstance(name, str) or not (name.isascii() and name.isidentifier()) or taken or hasattr(modules, name):
+            raise GraphError(
+                f"the name {name!r} is taken, reserved, or not made of ASCII letters, digits and underscores"
+            )
+
     def _node(self, node: Node | str) -> Node:
         name = node.name if isinstance(node, Node) else node
-        if name not in self.graph or (isinstance(node, Node) and self.graph.nodes[name]["size"] != node.size):
+        if (
+            not isinstance(name, str)
+            or name not in self.graph
+            or (isinstance(node, Node) and self.graph.nodes[name]["size"] != node.size)
+        ):
             raise GraphError(f"{name!r} is not a node of this network; it has {', '.join(self.graph) or 'none'}")
         return Node(name, self.graph.nodes[name]["size"])
 
@@ -135,9 +170,11 @@ class Network(nn.Module):
         return next(n for n in (base, *(f"{base}_{i}" for i in range(2, len(used) + 3))) if n not in used)
 
     def _steps(self, delay: float, label: str) -> int:
-        steps = round(delay / self.dt) if math.isfinite(delay) else -1
+        steps = round(delay / self.dt) if isinstance(delay, Real) and math.isfinite(delay) else -1
         if steps < 0 or abs(steps * self.dt - delay) > 1e-6 * max(1.0, abs(delay)):
-            raise ConfigError(f"{label}: delay must be a finite time of a whole number of steps of {self.dt} ms, 0 or more; got {delay} ms")
+            raise ConfigError(
+                f"{label}: delay must be a finite time of a whole number of steps of {self.dt} ms, 0 or more; got {delay} ms"
+            )
         return steps
 
     # -- running --------------------------------------------------------------------------------------------------------------
@@ -152,7 +189,9 @@ class Network(nn.Module):
             stages = make_schedule(self.graph)
             for key in (k for stage in stages for k in stage.links):
                 if self.connection(key).norm is not None:
-                    raise GraphError(f"connection {key!r} lies inside a loop, where batch norm is not possible; use it on feed-forward connections")
+                    raise GraphError(
+                        f"connection {key!r} lies inside a loop, where batch norm is not possible; use it on feed-forward connections"
+                    )
             self._stages = stages
         return self._stages
 
@@ -168,7 +207,7 @@ class Network(nn.Module):
 
     def initial_state(self, batch: int) -> NetworkState:
         """The state before the first step, for ``batch`` samples."""
-        like = next(self.parameters()) if any(True for _ in self.parameters()) else torch.zeros(())
+        like = self._like()
         state: NetworkState = {}
         for name, data in self.graph.nodes(data=True):
             own: dict[str, Tensor] = {}
@@ -196,26 +235,34 @@ class Network(nn.Module):
 
         Args:
             x: [T, B, N] of the input, or a mapping from input names to such tensors.
-            state: where to continue; by default :meth:`initial_state`. Running in chunks equals running at once.
+            state: where to continue; by default :meth:`initial_state`. Running in chunks equals running at once (in evaluation: dropout masks and
+                batch statistics are drawn anew by every forward). Gradients flow through it; detach its tensors to cut them.
             lengths: [B], unpadded steps of each sample; masks readouts, batch statistics and the final state.
             record: names of populations (their output) or ``population.state``.
 
         Raises:
-            DataError: for wrong shapes, zero-sized or non-finite input.
+            ConfigError: for something unknown in ``record``.
+            DataError: for wrong shapes, zero-sized or non-finite input, a state of another network or batch, lengths outside 1 to T.
             GraphError: for a network that cannot run.
         """
         sequences = self._checked(x)
         steps, batch = next(iter(sequences.values())).shape[:2]
-        lengths, valid = self._valid(lengths, steps, batch)
-        start = self.initial_state(batch) if state is None else state
-        asked = [n.name if isinstance(n, Node) else n for n in record]
+        device = next(iter(sequences.values())).device
+        lengths, valid = self._valid(lengths, steps, batch, device)
+        start = self.initial_state(batch)
+        if state is not None:
+            self._check_state(state, start)
+            start = state
+        asked = [n.name if isinstance(n, Node) else n for n in ([record] if isinstance(record, str | Node) else record)]
         self._check_record(asked)
         final: NetworkState = {}
         recorded: dict[str, Tensor] = {}
         for name in self.inputs:
             self._close(name, sequences[name], start, final, lengths)
         for stage in self.schedule():
-            cells = [Cell(n, self.neuron(n).program(self.dt), self.neuron(n).values(self.dt)) for n in stage.populations]
+            cells = [
+                Cell(n, self.neuron(n).program(self.dt), self.neuron(n).values(self.dt)) for n in stage.populations
+            ]
             links, currents = self._stage_inputs(stage, sequences, start, valid, steps, batch)
             wanted = any("." in n and n.split(".")[0] in stage.populations for n in asked)
             own = {n: {k: v for k, v in start.get(n, {}).items() if k != HISTORY} for n in stage.populations}
@@ -240,7 +287,13 @@ class Network(nn.Module):
         return Result(output, final, recorded)
 
     def _stage_inputs(
-        self, stage: Stage, sequences: Mapping[str, Tensor], start: NetworkState, valid: Tensor | None, steps: int, batch: int
+        self,
+        stage: Stage,
+        sequences: Mapping[str, Tensor],
+        start: NetworkState,
+        valid: Tensor | None,
+        steps: int,
+        batch: int,
     ) -> tuple[list[Link], dict[str, Tensor]]:
         links: list[Link] = []
         currents: dict[str, Tensor] = {}
@@ -258,10 +311,14 @@ class Network(nn.Module):
                         sent = torch.cat([start[source][HISTORY][-delay:].to(sent), sent])[:steps]
                     parts.append(connection(sent, valid))
             first = next(iter(sequences.values()))
-            currents[target] = sum(parts[1:], parts[0]) if parts else first.new_zeros(steps, batch, self.neuron(target).size)
+            currents[target] = (
+                sum(parts[1:], parts[0]) if parts else first.new_zeros(steps, batch, self.neuron(target).size)
+            )
         return links, currents
 
-    def _close(self, name: str, sequence: Tensor, start: NetworkState, final: NetworkState, lengths: Tensor | None) -> None:
+    def _close(
+        self, name: str, sequence: Tensor, start: NetworkState, final: NetworkState, lengths: Tensor | None
+    ) -> None:
         """Keep the last outputs of ``name`` that delayed connections will still need."""
         depth = self.longest_delay(name)
         if not depth:
@@ -284,37 +341,73 @@ class Network(nn.Module):
             raise GraphError("the network has no population")
         if not self.inputs:
             raise GraphError("the network has no input; add one with net.input(channels)")
-        given = {self.inputs[0]: x} if isinstance(x, Tensor) else dict(x)
+        given = x if isinstance(x, Mapping) else {self.inputs[0]: x}
         if set(given) != set(self.inputs):
-            raise DataError(f"the network has the inputs {', '.join(self.inputs)}; got {', '.join(given)}")
-        like = next(self.parameters(), torch.zeros(()))
+            raise DataError(f"the network has the inputs {', '.join(self.inputs)}; got {', '.join(map(str, given))}")
+        dtype = self._like().dtype
         sequences: dict[str, Tensor] = {}
         for name, sequence in given.items():
             size = self.graph.nodes[name]["size"]
+            if not isinstance(sequence, Tensor) or sequence.is_complex():
+                raise DataError(
+                    f"input {name!r} must be a tensor of numbers, got {getattr(sequence, 'dtype', type(sequence).__name__)}"
+                )
             if sequence.ndim != 3 or sequence.shape[2] != size or 0 in sequence.shape:
-                raise DataError(f"input {name!r} must be [T, B, {size}] with T and B at least 1, got {tuple(sequence.shape)}")
+                raise DataError(
+                    f"input {name!r} must be [T, B, {size}] with T and B at least 1, got {tuple(sequence.shape)}"
+                )
             if sequence.is_floating_point() and not torch.isfinite(sequence).all():
                 step, sample, channel = (int(i) for i in (~torch.isfinite(sequence)).nonzero()[0])
                 raise DataError(f"input {name!r} is not finite at step {step}, sample {sample}, channel {channel}")
-            sequences[name] = sequence if sequence.is_floating_point() else sequence.to(like.dtype)
+            sequences[name] = sequence.to(dtype)
         if len({s.shape[:2] for s in sequences.values()}) > 1:
-            raise DataError(f"inputs differ in steps or batch: { {n: tuple(s.shape[:2]) for n, s in sequences.items()} }")
+            raise DataError(
+                f"inputs differ in steps or batch: { {n: tuple(s.shape[:2]) for n, s in sequences.items()} }"
+            )
         return sequences
 
-    def _valid(self, lengths: Tensor | None, steps: int, batch: int) -> tuple[Tensor | None, Tensor | None]:
+    @staticmethod
+    def _valid(
+        lengths: Tensor | None, steps: int, batch: int, device: torch.device
+    ) -> tuple[Tensor | None, Tensor | None]:
         if lengths is None:
             return None, None
-        lengths = torch.as_tensor(lengths, dtype=torch.long)
-        if lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > steps:
-            raise DataError(f"lengths must be {batch} numbers between 1 and T = {steps}, got {lengths.tolist()[:8]}")
-        return lengths, torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+        try:
+            given = torch.as_tensor(lengths, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"lengths must be {batch} whole numbers, got {lengths!r}") from error
+        whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
+        if not whole or given.shape != (batch,) or int(given.min()) < 1 or int(given.max()) > steps:
+            raise DataError(
+                f"lengths must be {batch} whole numbers between 1 and T = {steps}, got {given.flatten().tolist()[:8]}"
+            )
+        return given.long(), torch.arange(steps, device=device).unsqueeze(1) < given
+
+    @staticmethod
+    def _check_state(state: NetworkState, expected: NetworkState) -> None:
+        shapes, wanted = (
+            {n: {k: tuple(v.shape) for k, v in own.items()} for n, own in s.items()} for s in (state, expected)
+        )
+        for name in (*wanted, *shapes):
+            if shapes.get(name) != wanted.get(name):
+                raise DataError(
+                    f"state of {name!r} must hold {wanted.get(name, {})}, got {shapes.get(name, {})}; it belongs to another network or batch size"
+                )
+
+    def _like(self) -> Tensor:
+        """A tensor of the network's dtype and device."""
+        return next((t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()), torch.zeros(()))
 
     def _check_record(self, asked: Iterable[str]) -> None:
         for item in asked:
+            if not isinstance(item, str):
+                raise ConfigError(f"cannot record {item!r}; give the name of a population, or population.state")
             name, _, which = item.partition(".")
             known = self.neuron(name).program(self.dt).states if name in self.populations else ()
             if name not in self.graph or (which and which not in known):
-                raise ConfigError(f"cannot record {item!r}; populations: {', '.join(self.populations)}; a state is population.state")
+                raise ConfigError(
+                    f"cannot record {item!r}; populations: {', '.join(self.populations)}; a state is population.state"
+                )
 
     def count_parameters(self) -> int:
         """Number of learnable values."""

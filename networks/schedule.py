@@ -49,4 +49,6 @@ def _order(inside: nx.MultiDiGraph, index: dict[str, int]) -> tuple[str, ...]:
     except nx.NetworkXUnfeasible:
         cycle = [a for a, _ in nx.find_cycle(instant)]
         path = " -> ".join([*cycle, cycle[0]])
-        raise GraphError(f"the cycle {path} has a total delay of 0; give one of its connections a delay of at least one step") from None
+        raise GraphError(
+            f"the cycle {path} has a total delay of 0; give one of its connections a delay of at least one step"
+        ) from None

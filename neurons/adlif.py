@@ -33,7 +33,13 @@ class AdLIF(Neuron):
     def derive(self, dt: float) -> dict[str, Tensor]:
         mem, w = decay(self.tau_mem, dt, self.integrator), decay(self.tau_w, dt, self.integrator)
         gain_w = (1.0 - w) * self.q
-        return {"decay_mem": mem, "gain_mem": 1.0 - mem, "decay_w": w, "coupling_v": gain_w * self.a, "coupling_spike": gain_w * self.b}
+        return {
+            "decay_mem": mem,
+            "gain_mem": 1.0 - mem,
+            "decay_w": w,
+            "coupling_v": gain_w * self.a,
+            "coupling_spike": gain_w * self.b,
+        }
 
     def step(self, v: Any, w: Any, current: Any, p: Any) -> Any:
         v = v * p.decay_mem + (current - w) * p.gain_mem

@@ -25,7 +25,10 @@ class CuBaLIF(Neuron):
     v = State(0.0, reset=True)
 
     def derive(self, dt: float) -> dict[str, Tensor]:
-        return {"decay_syn": decay(self.tau_syn, dt, self.integrator), "decay_mem": decay(self.tau_mem, dt, self.integrator)}
+        return {
+            "decay_syn": decay(self.tau_syn, dt, self.integrator),
+            "decay_mem": decay(self.tau_mem, dt, self.integrator),
+        }
 
     def step(self, i_syn: Any, v: Any, current: Any, p: Any) -> Any:
         i_syn = i_syn * p.decay_syn + current

@@ -7,8 +7,8 @@ integer model, C and Verilog. Adding a target means reading this list; adding a 
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import TraceError
+from ..errors import ConfigError, TraceError
 from .surrogate import Surrogate, surrogate_from_spec
 
 Arg = str | float
@@ -29,6 +29,7 @@ ARITY = {
 """The operations and how many operands each takes. Comparisons give 0 or 1; ``fire`` is 1 where its operand is above 0."""
 
 OUTPUT_KINDS = ("binary", "real")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ class StepProgram:
 
     ``states`` and ``params`` and the name ``current`` are inputs. ``next_state`` maps each state to the value it takes, ``output``
     names what the population sends on. ``initial`` gives each state's value before the first step: a number or the name of a
-    parameter. Parameters are runtime inputs of shape [1] or [N]; nothing learnable is baked in.
+    parameter. Parameters are runtime inputs of shape [1] or [N]; nothing learnable is baked in. All names are ASCII identifiers and
+    all literals finite, since exporters print them.
+
+    Raises:
+        TraceError: for anything else than a valid program.
     """
 
     states: tuple[str, ...]
@@ -66,7 +71,16 @@ class StepProgram:
     surrogate: Surrogate | None = None
 
     def __post_init__(self) -> None:
-        known = {*self.states, *self.params, "current"}
+        inputs = (*self.states, *self.params, "current")
+        known = set(inputs)
+        if len(known) < len(inputs):
+            twice = sorted({n for n in inputs if inputs.count(n) > 1})
+            raise TraceError(
+                f"step program: {', '.join(twice)} names two of its inputs (states, parameters, derived values, current)"
+            )
+        for name in (*inputs, *(op.name for op in self.ops)):
+            if not _NAME.fullmatch(name):
+                raise TraceError(f"step program: {name!r} is not a name made of ASCII letters, digits and underscores")
         for op in self.ops:
             if op.kind not in ARITY:
                 raise TraceError(f"step program: unknown operation {op.kind!r} in {op}; known: {', '.join(ARITY)}")
@@ -80,12 +94,20 @@ class StepProgram:
             if op.name in known:
                 raise TraceError(f"step program: {op.name!r} is assigned twice")
             known.add(op.name)
-        for name in self.states:
-            if name not in self.next_state or name not in self.initial:
-                raise TraceError(f"step program: state {name!r} has no next or no initial value")
+        if set(self.next_state) != set(self.states) or set(self.initial) != set(self.states):
+            raise TraceError(
+                f"step program: next and initial values must be given for exactly the states ({', '.join(self.states)})"
+            )
         for arg in (*self.next_state.values(), self.output, *self.initial.values()):
             if isinstance(arg, str) and arg not in known:
                 raise TraceError(f"step program: the result {arg!r} is not defined")
+            if not isinstance(arg, str) and not math.isfinite(arg):
+                raise TraceError(f"step program: the result {arg} is not finite")
+        for state, arg in self.initial.items():
+            if isinstance(arg, str) and arg not in self.params:
+                raise TraceError(
+                    f"step program: the initial value of {state!r} must be a number or a parameter, got {arg!r}"
+                )
         if self.output_kind not in OUTPUT_KINDS:
             raise TraceError(f"step program: output kind {self.output_kind!r} is not one of {', '.join(OUTPUT_KINDS)}")
         if self.surrogate is None and any(op.kind == "fire" for op in self.ops):
@@ -118,8 +140,7 @@ class StepProgram:
             env[op.name] = self.surrogate(args[0]) if op.kind == "fire" else TORCH[op.kind](*args)  # type: ignore[misc]
         if record is not None:
             record.update(env)
-        full = torch.zeros_like(current)
-        return {s: _value(env, a, full) for s, a in self.next_state.items()}, _value(env, self.output, full)
+        return {s: _value(env, a, current) for s, a in self.next_state.items()}, _value(env, self.output, current)
 
     def to_json(self) -> dict[str, Any]:
         """The program as plain JSON data; :meth:`from_json` reads it back, equal."""
@@ -138,23 +159,20 @@ class StepProgram:
     def from_json(cls, data: Mapping[str, Any]) -> StepProgram:
         """Read :meth:`to_json`'s data. Raises :class:`TraceError` for anything that is not a valid program."""
         try:
-            ops = tuple(Op(str(n), str(k), tuple(_arg(a) for a in args)) for n, k, *args in data["ops"])
+            ops = tuple(Op(_text(n), _text(k), tuple(_arg(a) for a in args)) for n, k, *args in data["ops"])
             spec = data["surrogate"]
             return cls(
-                states=tuple(map(str, data["states"])),
-                params=tuple(map(str, data["params"])),
+                states=tuple(map(_text, data["states"])),
+                params=tuple(map(_text, data["params"])),
                 ops=ops,
                 next_state={str(k): _arg(v) for k, v in data["next_state"].items()},
                 output=_arg(data["output"]),
-                output_kind=str(data["output_kind"]),
+                output_kind=_text(data["output_kind"]),
                 initial={str(k): _arg(v) for k, v in data["initial"].items()},
                 surrogate=None if spec is None else surrogate_from_spec(spec),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
             raise TraceError(f"step program: the JSON data is malformed ({error!r})") from error
-
-    def dumps(self) -> str:
-        return json.dumps(self.to_json())
 
 
 def _arg(value: Any) -> Arg:
@@ -163,6 +181,12 @@ def _arg(value: Any) -> Arg:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"operand {value!r} is neither a name nor a number")
     return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
 
 
 def _value(env: Mapping[str, Tensor], arg: Arg, like: Tensor) -> Tensor:
@@ -224,10 +248,19 @@ class Builder:
         self.ops: list[Op] = []
         self._seen: dict[tuple[str, tuple[Arg, ...]], str] = {}
         self._names = set(reserved)
+        self._flags: set[Arg] = set()
+
+    def flag(self, arg: Arg) -> Arg:
+        """Note that a value is 0 or 1."""
+        self._flags.add(arg)
+        return arg
+
+    def is_flag(self, arg: Arg) -> bool:
+        return arg in self._flags
 
     def emit(self, kind: str, *args: Arg, hint: str | None = None) -> Arg:
         if all(not isinstance(a, str) for a in args) and kind in TORCH:
-            return float(TORCH[kind](*args))
+            return _fold(kind, args)
         if kind in ("add", "mul") and _identity(kind, args) is not None:
             return _identity(kind, args)  # type: ignore[return-value]
         key = (kind, tuple(sorted(args, key=str)) if kind in ("add", "mul", "min", "max") else args)
@@ -235,6 +268,8 @@ class Builder:
             name = self._fresh(hint or kind)
             self.ops.append(Op(name, kind, args))
             self._seen[key] = name
+            if kind in ("gt", "ge", "fire"):
+                self._flags.add(name)
         return self._seen[key]
 
     def _fresh(self, hint: str) -> str:
@@ -244,6 +279,16 @@ class Builder:
             name = f"{hint}_{number}"
         self._names.add(name)
         return name
+
+
+def _fold(kind: str, args: tuple[Arg, ...]) -> float:
+    try:
+        value = float(TORCH[kind](*args))
+    except (ArithmeticError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise TraceError(f"{kind}({', '.join(f'{a:g}' for a in args)}) is not a finite number")
+    return value
 
 
 def _identity(kind: str, args: tuple[Arg, ...]) -> Arg | None:

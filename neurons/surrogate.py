@@ -38,8 +38,14 @@ class Surrogate:
     kind: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.width) and self.width > 0):
-            raise ConfigError(f"{type(self).__name__}: width must be a positive number, got {self.width}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or not (math.isfinite(value) and value > 0)
+            ):
+                raise ConfigError(f"{type(self).__name__}: {item.name} must be a positive number, got {value!r}")
 
     def derivative(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no derivative(x)")
@@ -48,7 +54,15 @@ class Surrogate:
         return _Fire.apply(x, self)  # type: ignore[return-value]
 
     def spec(self) -> dict[str, Any]:
-        """Name and numbers, for JSON; :func:`surrogate_from_spec` reads it."""
+        """Name and numbers, for JSON; :func:`surrogate_from_spec` reads it.
+
+        Raises:
+            ConfigError: for a class of your own that is not in ``SURROGATES``; what it wrote could not be read back.
+        """
+        if SURROGATES.get(self.kind) is not type(self):
+            raise ConfigError(
+                f"{type(self).__name__} cannot be saved: give it a kind of its own and set SURROGATES[{type(self).__name__}.kind] to it"
+            )
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields(self)}}
 
 
@@ -66,7 +80,7 @@ class FastSigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class ATan(Surrogate):
-    """1 / (1 + (x / width)^2). Fang et al. 2021 (PLIF), whose alpha is 2 / (pi width)."""
+    """1 / (1 + (x / width)^2), with peak 1. Fang et al. 2021 (PLIF), whose alpha is 2 / (pi width) and whose peak is alpha / 2."""
 
     width: float = 0.3
     kind: ClassVar[str] = "atan"
@@ -95,7 +109,7 @@ class Boxcar(Surrogate):
     kind: ClassVar[str] = "boxcar"
 
     def derivative(self, x: Tensor) -> Tensor:
-        return (abs(x) < self.width).to(x.dtype) * (0.5 / self.width)
+        return torch.where(abs(x) < self.width, torch.ones_like(x), torch.zeros_like(x)) * (0.5 / self.width)
 
 
 @dataclass(frozen=True)
@@ -138,11 +152,10 @@ SURROGATES: dict[str, type[Surrogate]] = {
 
 def surrogate_from_spec(spec: Mapping[str, Any]) -> Surrogate:
     """Build a surrogate from ``{"kind": "triangle", "width": 1.0}``. Raises :class:`ConfigError` for an unknown kind or field."""
-    numbers = {k: float(v) for k, v in spec.items() if k != "kind"}
     kind = spec.get("kind")
-    if kind not in SURROGATES:
+    if not isinstance(kind, str) or kind not in SURROGATES:
         raise ConfigError(f"surrogate: unknown kind {kind!r}; known: {', '.join(SURROGATES)}")
     try:
-        return SURROGATES[kind](**numbers)
+        return SURROGATES[kind](**{k: v for k, v in spec.items() if k != "kind"})
     except TypeError as error:
         raise ConfigError(f"surrogate {kind}: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from ..errors import TraceError
 from .program import Arg, Builder
 from .surrogate import FastSigmoid, Surrogate
 
+_TORCH = os.path.dirname(torch.__file__) + os.sep  # noqa: PTH120
 _ACTIVE_SURROGATE: ContextVar[Surrogate] = ContextVar("surrogate", default=FastSigmoid())
 
 
@@ -46,7 +48,9 @@ def reset(v: Any, spike: Any) -> Any:
     resets at the end of the step. What it does (subtract, to a value, nothing) is the population's choice."""
     if isinstance(v, fx.Proxy):
         return v.tracer.create_proxy("call_function", reset, (v, spike), {})
-    raise TraceError("reset(v, spike) marks a place in a traced step and does nothing by itself on tensors; run the neuron's program")
+    raise TraceError(
+        "reset(v, spike) marks a place in a traced step and does nothing by itself on tensors; run the neuron's program"
+    )
 
 
 def _swap(kind: str) -> Callable[[Builder, Arg, Arg], Arg]:
@@ -71,11 +75,23 @@ def _power(b: Builder, x: Arg, exponent: Arg) -> Arg:
 
 
 def _sigmoid(b: Builder, x: Arg) -> Arg:
-    return b.emit("reciprocal", b.emit("add", b.emit("exp", b.emit("neg", x)), 1.0))
+    bounded = b.emit(
+        "min", b.emit("neg", x), 80.0
+    )  # beyond it exp overflows float32, and the gradient is 0 times infinity
+    return b.emit("reciprocal", b.emit("add", b.emit("exp", bounded), 1.0))
 
 
 def _tanh(b: Builder, x: Arg) -> Arg:
     return b.emit("sub", b.emit("mul", _sigmoid(b, b.emit("mul", x, 2.0)), 2.0), 1.0)
+
+
+def _logic(kind: str) -> Callable[..., Arg]:
+    def emit(b: Builder, *args: Arg) -> Arg:
+        if not all(b.is_flag(a) for a in args):
+            raise TraceError("&, | and ~ take comparisons (or spikes), not numbers")
+        return b.flag(b.emit("sub", 1.0, *args) if kind == "not" else b.emit(kind, *args))
+
+    return emit
 
 
 def _clamp(b: Builder, x: Arg, low: Arg | None = None, high: Arg | None = None) -> Arg:
@@ -88,8 +104,8 @@ _BY_NAME: dict[str, Callable[..., Arg]] = {
     "neg": _plain("neg"), "abs": _plain("abs"), "minimum": _plain("min"), "maximum": _plain("max"), "exp": _plain("exp"),
     "reciprocal": _plain("reciprocal"), "sqrt": _plain("sqrt"), "where": _plain("where"), "detach": _plain("detach"),
     "gt": _plain("gt"), "ge": _plain("ge"), "lt": _swap("gt"), "le": _swap("ge"), "pow": _power,
-    "and_": _plain("mul"), "logical_and": _plain("mul"), "or_": _plain("max"), "logical_or": _plain("max"),
-    "invert": lambda b, x: b.emit("sub", 1.0, x), "logical_not": lambda b, x: b.emit("sub", 1.0, x),
+    "and_": _logic("mul"), "logical_and": _logic("mul"), "or_": _logic("max"), "logical_or": _logic("max"),
+    "invert": _logic("not"), "logical_not": _logic("not"),
     "square": lambda b, x: b.emit("mul", x, x), "relu": lambda b, x: b.emit("max", x, 0.0),
     "sigmoid": _sigmoid, "tanh": _tanh, "clamp": _clamp, "clip": _clamp, "fire": _plain("fire"), "reset": _plain("reset"),
     "rsub": lambda b, x, y: b.emit("sub", y, x), "pos": lambda b, x: x,
@@ -119,10 +135,10 @@ class _StepTracer(fx.Tracer):
             if not math.isfinite(arg):
                 self.fail(f"the literal {arg} is not finite")
             return float(arg)
-        if isinstance(arg, Tensor) and arg.numel() == 1:
-            if arg.requires_grad:
-                self.fail("a learnable tensor is used directly; declare it as a Parameter and read it from p")
-            return float(arg)
+        if isinstance(arg, Tensor):
+            self.fail(
+                "a tensor is used directly and would be frozen into the program; declare it as a Parameter and read it from p, or write a number"
+            )
         self.fail(f"an operand of type {type(arg).__name__} is neither a value of the step nor a number")
 
     def wrap(self, value: Arg, name: str) -> fx.Proxy:
@@ -137,10 +153,12 @@ class _StepTracer(fx.Tracer):
             emit = _plain(name)
         if emit is None or target in (torch.nn.functional.softmax,):
             if name in _REDUCTIONS:
-                self.fail(f"{name}() mixes neurons; a step is elementwise: send values between neurons through a connection")
+                self.fail(
+                    f"{name}() mixes neurons; a step is elementwise: send values between neurons through a connection"
+                )
             self.fail(f"the operation {name!r} has no step-program form; known: {', '.join(sorted(set(_BY_NAME)))}")
         operands = [self.value(a) for a in args]
-        keywords = {{"min": "low", "max": "high", "other": "y"}.get(k, k): self.value(v) for k, v in kwargs.items() if k != "alpha"}
+        keywords = {{"min": "low", "max": "high"}.get(k, k): self.value(v) for k, v in kwargs.items() if k != "alpha"}
         if kwargs.get("alpha", 1) != 1:
             self.fail(f"{name}(..., alpha=) is not supported; multiply first")
         try:
@@ -165,58 +183,66 @@ class _StepTracer(fx.Tracer):
 
 
 def user_line() -> str:
-    """``file:line: source`` of the innermost frame outside torch and this package's tracer."""
-    here = {__file__, operator.__file__}
-    for frame in reversed(traceback.extract_stack()):
-        if frame.filename not in here and "/torch/" not in frame.filename and not frame.filename.startswith("<"):
+    """``file:line: source`` of the innermost frame outside torch and this tracer."""
+    return _line_of(traceback.extract_stack())
+
+
+def _line_of(frames: Iterable[traceback.FrameSummary]) -> str:
+    for frame in reversed(list(frames)):
+        if frame.filename not in (__file__, operator.__file__) and not frame.filename.startswith((_TORCH, "<frozen")):
             return f"{frame.filename}:{frame.lineno}: {frame.line}"
     return "an unknown line"
 
 
 class Names:
-    """The ``p`` of a step: attribute access gives the proxy of a parameter or derived value and notes that it is used."""
+    """The ``p`` of a step: attribute access gives the proxy of a parameter or derived value."""
 
     def __init__(self, tracer: _StepTracer, known: Iterable[str]) -> None:
         self._tracer = tracer
-        self._known = list(known)
-        self._used: dict[str, fx.Proxy] = {}
+        self._known = tuple(known)
 
     def __getattr__(self, name: str) -> fx.Proxy:
         if name.startswith("__"):
             raise AttributeError(name)
         if name not in self._known:
-            self._tracer.fail(f"p.{name} is neither a Parameter nor returned by derive(); known: {', '.join(self._known)}")
-        if name not in self._used:
-            self._used[name] = self._tracer.wrap(name, name)
-        return self._used[name]
-
-    @property
-    def used(self) -> tuple[str, ...]:
-        return tuple(n for n in self._known if n in self._used)
+            self._tracer.fail(
+                f"p.{name} is neither a Parameter nor returned by derive(); known: {', '.join(self._known)}"
+            )
+        return self._tracer.wrap(name, name)
 
 
 def trace_step(
     step: Callable[..., Any], states: tuple[str, ...], known: Iterable[str], where: str
-) -> tuple[Builder, tuple[str, ...], dict[str, Arg], Arg]:
-    """Trace ``step(*states, current, p)``. Returns the builder with its operations, the parameters used, the next states and the output.
+) -> tuple[Builder, dict[str, Arg], Arg]:
+    """Trace ``step(*states, current, p)``. Returns the builder with its operations, the next states and the output.
 
-    Raises :class:`TraceError`, naming file and line, for control flow on values, reductions and unknown operations.
+    Raises:
+        TraceError: naming file and line, for control flow on values, reductions, unknown operations, tensors used directly, whatever else
+            the step raises, and a wrong number of results. ``where`` names the step in it.
     """
     known = list(known)
     builder = Builder([*states, "current", *known])
     tracer = _StepTracer(builder, where)
-    names = Names(tracer, known)
-    result = step(*(tracer.wrap(s, s) for s in states), tracer.wrap("current", "current"), names)
-    if not isinstance(result, tuple):
-        result = (result,)
-    if len(result) != len(states) + 1:
+    try:
+        result = step(*(tracer.wrap(s, s) for s in states), tracer.wrap("current", "current"), Names(tracer, known))
+    except TraceError:
+        raise
+    except Exception as error:  # a user's step may fail in any way on a proxy: item assignment, math.exp(v), len(v)
+        line = _line_of(traceback.extract_tb(error.__traceback__))
+        raise TraceError(f"{where} cannot be traced at {line}: {type(error).__name__}: {error}") from error
+    results = result if isinstance(result, tuple) else (result,)
+    if len(results) != len(states) + 1:
         raise TraceError(
-            f"{where} must return its {len(states)} next state(s) ({', '.join(states) or 'none'}) and then its output; it returned {len(result)} value(s)"
+            f"{where} must return its {len(states)} next state(s) ({', '.join(states) or 'none'}) and then its output; it returned {len(results)} value(s)"
         )
-    values = []
-    for label, item in zip((*states, "output"), result, strict=True):
-        value = tracer.value(item)
-        if value is None:
-            raise TraceError(f"{where} returned None for {label}")
-        values.append(value)
-    return builder, names.used, dict(zip(states, values[:-1], strict=True)), values[-1]
+    values: list[Arg] = []
+    for label, item in zip((*states, "output"), results, strict=True):
+        if isinstance(item, fx.Proxy):
+            values.append(tracer.values[item.node])
+        elif isinstance(item, int | float) and math.isfinite(item):
+            values.append(float(item))
+        else:
+            raise TraceError(
+                f"{where} returned {type(item).__name__} for {label}; it must be a value of the step or a finite number"
+            )
+    return builder, dict(zip(states, values[:-1], strict=True)), values[-1]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import ConfigError
-from .program import Arg, Builder
+from ..errors import ConfigError, TraceError
+from .program import Arg, Builder, prune
 
 RESETS = ("subtract", "to_value", "none")
 SPIKE_BEFORE = "spike_before"
@@ -61,15 +61,34 @@ class ResetRule:
 def complete(
     raw: Builder, next_state: dict[str, Arg], output: Arg, rule: ResetRule, reserved: tuple[str, ...], where: str
 ) -> tuple[Builder, dict[str, Arg], Arg]:
-    """Rewrite a traced step under ``rule``; returns the new builder, next states (with those the rule adds) and output."""
+    """Rewrite a traced step under ``rule``; returns the new builder, next states (with those the rule adds) and output.
+
+    Raises:
+        TraceError: for a step that fires or resets more than once, whose ``reset()`` has no effect, or whose reset state cannot be told apart.
+        ConfigError: for refractoriness of a neuron that never spikes.
+    """
     fires = [op.name for op in raw.ops if op.kind == "fire"]
     marks = [op for op in raw.ops if op.kind == "reset"]
     if len(fires) > 1 or len(marks) > 1:
-        raise ConfigError(f"{where}: a step may call fire() once and reset() at most once; found {len(fires)} and {len(marks)}")
+        raise TraceError(
+            f"{where}: a step may call fire() once and reset() at most once; found {len(fires)} and {len(marks)}"
+        )
     if marks and rule.state is None:
-        raise ConfigError(f"{where}: reset() is called but no State is declared with reset=True")
+        raise TraceError(f"{where}: reset() is called but no State is declared with reset=True")
+    if marks and rule.state is not None and marks[0] not in prune(raw.ops, [next_state[rule.state]]):
+        raise TraceError(
+            f"{where}: the value that reset() returns must reach the next {rule.state}, as in {rule.state} = reset({rule.state}, spike)"
+        )
+    if rule.refractory and not fires:
+        raise ConfigError(f"{where}: refractory is set but the step never fires")
     resets = rule.state is not None and bool(fires)
     updated = (marks[0].args[0] if marks else next_state[rule.state]) if resets and rule.state is not None else None
+    if resets and (rule.delayed or rule.refractory):
+        shared = updated in [v for s, v in next_state.items() if s != rule.state]
+        if shared or updated not in [op.name for op in raw.ops]:
+            raise TraceError(
+                f"{where}: with a delayed reset or refractoriness the next {rule.state} must be computed in the step and be no other state's value too"
+            )
 
     b = Builder(reserved)
     names: dict[Arg, Arg] = {}
