@@ -13,10 +13,8 @@ one success to the next.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +26,10 @@ from scipy.special import hankel1e, jv, yv
 from ..errors import ConfigError, DataError
 from ..files import atomic_path
 from .hair_cell import LANES, new_states, run_places
+from .shd import cache_folder
 
+#: Goes up when equal audio and seed no longer give equal spikes; derived files carry it.
+MODEL_VERSION = 1
 SHD_CHANNELS = 700
 SHD_RATE = 48000
 RMS_LEVEL = 0.3
@@ -54,7 +55,7 @@ FloatArray = npt.NDArray[np.floating]
 ComplexArray = npt.NDArray[np.complexfloating]
 
 
-class Spikes(NamedTuple):
+class SpikeTrain(NamedTuple):
     """Events of one recording: ``times`` float32 [events] in seconds, sorted; ``units`` uint16 [events], the place."""
 
     times: npt.NDArray[np.float32]
@@ -115,12 +116,6 @@ class _Table(NamedTuple):
     values: npt.NDArray[np.complex64]
 
 
-def _cache_folder() -> Path:
-    if folder := os.environ.get("RANVIER_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ranvier"
-
-
 def _make_table(channels: int, rate: int, bins: int) -> _Table:
     frequency = np.linspace(1.0, rate / 2, bins + 1)[:bins]
     sparse = np.geomspace(1.0, frequency[-1], 400)
@@ -136,7 +131,7 @@ def _make_table(channels: int, rate: int, bins: int) -> _Table:
 
 def _load_table(channels: int, rate: int, bins: int) -> _Table:
     """The table from the user's cache folder; made, and kept there if the folder can be written, when it is missing."""
-    path = _cache_folder() / f"cochlea-1-{channels}-{rate}-{bins}.npy"
+    path = cache_folder() / f"cochlea-{MODEL_VERSION}-{channels}-{rate}-{bins}.npy"
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
         start = np.asarray(stored[: channels + 1]).real.astype(np.int64)
@@ -224,7 +219,7 @@ class Cochlea:
         self._bins = [2 * int(next_fast_len(round(s * sample_rate / 4), real=True)) for s in _BLOCK_SECONDS]
         self._tables: dict[int, _Table] = {}
 
-    def __call__(self, audio: npt.ArrayLike, rate: int, seed: int, name: str = "audio") -> Spikes:
+    def __call__(self, audio: npt.ArrayLike, rate: int, seed: int, name: str = "audio") -> SpikeTrain:
         """Turn one recording into spikes.
 
         Args:
@@ -234,7 +229,7 @@ class Cochlea:
             name: how error messages call the recording.
 
         Returns:
-            ``Spikes``: times in seconds, sorted (equal times by unit), and units.
+            ``SpikeTrain``: times in seconds, sorted (equal times by unit), and units.
 
         Raises:
             DataError: the audio is empty, silent, not finite, not mono, or the rate is impossible.
@@ -257,7 +252,7 @@ class Cochlea:
         units = np.concatenate([unit for _, unit in found])
         order = np.argsort(when, kind="stable")  # places come in order, so equal times stay ordered by unit
         times = (when[order] / (self.sample_rate / 2)).astype(np.float32)
-        return Spikes(times, units[order])
+        return SpikeTrain(times, units[order])
 
     def membrane(self, audio: npt.ArrayLike, rate: int) -> FloatArray:
         """The membrane's velocity, float32 [steps, channels] at half the model's rate: the chain's first half, to look at."""

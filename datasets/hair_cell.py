@@ -70,6 +70,13 @@ def release_probability(velocity: npt.NDArray[np.float32], rate: float) -> npt.N
     return -np.expm1(-hazard)
 
 
+def fibre_counts(probability: npt.NDArray[np.floating], rate: float, seed: int, place: int = 0) -> npt.NDArray[np.int64]:
+    """How many of the 40 fibres of a place fire in each step, int64 [steps], for the firing probabilities [steps]: to test."""
+    out = np.empty(len(probability), np.int64)
+    _fibres(np.asarray(probability, np.float64), round(_DEAD_S * rate), new_states(seed, place, 1), out)
+    return out
+
+
 @numba.njit(cache=True, inline="always")
 def _split_mix(x: Any) -> Any:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -103,6 +110,33 @@ def _exponential(states: Any, i: int) -> float:
     states[i, 0], states[i, 1], states[i, 2], states[i, 3] = s0, s1, s2, s3
     uniform = (np.float64(result >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
     return -math.log(uniform)
+
+
+@numba.njit(cache=True, inline="always")
+def _hits(states: Any, i: int, left: float, trials: int, hazard: float) -> Any:
+    """Successes among ``trials`` fibres in one step, and the distance that is then left to the next success."""
+    hits = 0
+    stretch = trials * hazard
+    while left < stretch:
+        trials -= int(left / hazard) + 1  # those that failed before this success, and the success itself
+        hits += 1
+        left = _exponential(states, i)
+        stretch = max(trials, 0) * hazard
+    return hits, left - stretch
+
+
+@numba.njit(cache=True)
+def _fibres(probability: Any, dead: int, states: Any, out: Any) -> None:
+    fired = np.zeros(dead, np.int64)
+    ready = FIBRES
+    left = _exponential(states, 0)
+    for k in range(probability.shape[0]):
+        slot = k % dead
+        ready += fired[slot]
+        hits, left = _hits(states, 0, left, ready, -math.log1p(-probability[k]))
+        fired[slot] = hits
+        ready -= hits
+        out[k] = hits
 
 
 @numba.njit(cache=True)
@@ -193,21 +227,8 @@ def _run(velocity: Any, rate: float, states: Any, step_out: Any, place_out: Any,
             left, able, syn, mem, wait = distance[i], ready[i], current[i], voltage[i], blocked[i]
             slot = start % dead
             for k in range(size):
-                h = np.float64(hazard[k, i])
                 able += fired[i, slot]
-                hits = 0
-                trials = able
-                stretch = trials * h
-                while left < stretch:
-                    passed = int(left / h)  # trials that failed before this success
-                    trials -= passed + 1
-                    hits += 1
-                    left = _exponential(states, i)
-                    stretch = trials * h
-                    if trials <= 0:
-                        stretch = 0.0
-                        break
-                left -= stretch
+                hits, left = _hits(states, i, left, able, np.float64(hazard[k, i]))
                 fired[i, slot] = hits
                 able -= hits
                 slot += 1
