@@ -225,7 +225,7 @@ class Neuron(nn.Module):
         """Values computed from the parameters once per forward, [1] or [N], in plain torch; they reach ``step`` as ``p.<name>``. ``dt`` in ms."""
         return {}
 
-    def step(self, *args: Any) -> Any:
+    def step(self, *args: Any, **kwargs: Any) -> Any:  # so spelt, type checkers let subclasses name their states
         """The next states and the output of one step; see the class."""
         raise TraceError(f"{type(self).__name__} defines no step(...)")
 

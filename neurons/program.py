@@ -43,7 +43,7 @@ class Op:
     def __str__(self) -> str:
         infix = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">="}
         shown = [a if isinstance(a, str) else f"{a:g}" for a in self.args]
-        if self.kind in infix:
+        if self.kind in infix and len(shown) == 2:
             return f"{self.name} = {shown[0]} {infix[self.kind]} {shown[1]}"
         return f"{self.name} = {self.kind}({', '.join(shown)})"
 
@@ -162,8 +162,8 @@ class StepProgram:
             ops = tuple(Op(_text(n), _text(k), tuple(_arg(a) for a in args)) for n, k, *args in data["ops"])
             spec = data["surrogate"]
             return cls(
-                states=tuple(map(_text, data["states"])),
-                params=tuple(map(_text, data["params"])),
+                states=_texts(data["states"]),
+                params=_texts(data["params"]),
                 ops=ops,
                 next_state={str(k): _arg(v) for k, v in data["next_state"].items()},
                 output=_arg(data["output"]),
@@ -187,6 +187,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
     return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r} is not a list of names")
+    return tuple(map(_text, value))
 
 
 def _value(env: Mapping[str, Tensor], arg: Arg, like: Tensor) -> Tensor:
