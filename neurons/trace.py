@@ -158,7 +158,8 @@ class _StepTracer(fx.Tracer):
                 )
             self.fail(f"the operation {name!r} has no step-program form; known: {', '.join(sorted(set(_BY_NAME)))}")
         operands = [self.value(a) for a in args]
-        keywords = {{"min": "low", "max": "high"}.get(k, k): self.value(v) for k, v in kwargs.items() if k != "alpha"}
+        renamed = {"min": "low", "max": "high"}
+        keywords = {renamed.get(k, str(k)): self.value(v) for k, v in kwargs.items() if k != "alpha"}
         if kwargs.get("alpha", 1) != 1:
             self.fail(f"{name}(..., alpha=) is not supported; multiply first")
         try:
