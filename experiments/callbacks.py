@@ -38,7 +38,9 @@ def progress(console: Console) -> Progress:
 
 
 class SafeCheckpoints(TorchCheckpointIO):
-    """Checkpoints written beside and renamed, the one before kept; read with ``weights_only=True``, so that no code in them is run."""
+    """Checkpoints written beside and renamed, the one before kept; read with ``weights_only=True``, so that no code
+    in them is run.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
@@ -49,14 +51,17 @@ class SafeCheckpoints(TorchCheckpointIO):
                 beside = path.with_name(f".{Path(PREVIOUS).name}.tmp")
                 beside.unlink(missing_ok=True)
                 os.link(path, beside)
-                os.replace(beside, path.with_name(Path(PREVIOUS).name))
+                beside.replace(path.with_name(Path(PREVIOUS).name))
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def last_checkpoint(folder: Path, console: Console) -> Path | None:
-    """The newest checkpoint that can be read, or None for a run without any. Raises :class:`RunError` if there are some and none can be read."""
+    """The newest checkpoint that can be read, or None for a run without any.
+
+    Raises :class:`RunError` if there are some and none can be read.
+    """
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     for path in found:
         try:
@@ -72,7 +77,8 @@ def last_checkpoint(folder: Path, console: Console) -> Path | None:
 
 
 class Keeper(Checkpoint):
-    """At the end of each epoch: the row of metrics.csv, the network if it is the best so far, and Lightning's checkpoint, in this order, each atomically.
+    """At the end of each epoch: the row of metrics.csv, the network if it is the best so far, and Lightning's
+    checkpoint, in this order, each atomically.
 
     A run killed between two of them repeats the epoch from the checkpoint and writes the same again.
     """
@@ -90,7 +96,9 @@ class Keeper(Checkpoint):
 
     @property
     def best_metrics(self) -> dict[str, float]:
-        return next(({k: v for k, v in row.items() if k != "epoch"} for row in self.rows if row["epoch"] == self.best_epoch), {})
+        return next(
+            ({k: v for k, v in row.items() if k != "epoch"} for row in self.rows if row["epoch"] == self.best_epoch), {}
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "best_epoch": self.best_epoch, "best_loss": self.best_loss, "stopped": self.stopped}
@@ -109,7 +117,12 @@ class Keeper(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
         epoch = trainer.current_epoch + 1
-        row = {"epoch": epoch, **metrics, "lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": round(time.perf_counter() - self._began, 3)}
+        row = {
+            "epoch": epoch,
+            **metrics,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(time.perf_counter() - self._began, 3),
+        }
         self.rows.append(row)
         loss = metrics.get("valid_loss", float("inf"))
         better = self.keep == "last" or loss < self.best_loss or self.best_epoch == 0
@@ -143,7 +156,9 @@ class TrainingBar(pl.Callback):
         if trainer.is_global_zero:
             self._bar.start()
             total = (trainer.max_epochs or 0) * self._batches
-            self._task = self._bar.add_task("Training", total=total, completed=trainer.current_epoch * self._batches, note="")
+            self._task = self._bar.add_task(
+                "Training", total=total, completed=trainer.current_epoch * self._batches, note=""
+            )
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.is_global_zero:
@@ -152,7 +167,11 @@ class TrainingBar(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             m = trainer.callback_metrics
-            shown = [f"{label} {float(m[k]):.3f}" for k, label in (("train_loss", "loss"), ("valid_accuracy", "validation accuracy")) if k in m]
+            shown = [
+                f"{label} {float(m[k]):.3f}"
+                for k, label in (("train_loss", "loss"), ("valid_accuracy", "validation accuracy"))
+                if k in m
+            ]
             self._bar.update(self._task, note=f"epoch {trainer.current_epoch + 1}: {', '.join(shown)}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,7 +1,9 @@
+# ruff: noqa: RUF009 (opt gives a field, not a value)
 """The configuration of an experiment: dataclasses in which every field has a default and a sentence.
 
-``key=value`` pairs from the command line are merged over an experiment's defaults. A key is a full path (``training.lr``) or its last part where
-that is unambiguous (``lr``). Nothing in a configuration names code: a file can only choose among what the library knows.
+``key=value`` pairs from the command line are merged over an experiment's defaults. A key is a full path
+(``training.lr``) or its last part where that is unambiguous (``lr``). Nothing in a configuration names code: a file
+can only choose among what the library knows.
 """
 
 from __future__ import annotations
@@ -27,7 +29,12 @@ NEURONS = ("LIF", "CuBaLIF", "ALIF", "AdLIF")
 
 
 def opt(
-    default: Any, doc: str, choices: Iterable[str] | None = None, low: float = -math.inf, high: float = math.inf, size: int | None = None
+    default: Any,
+    doc: str,
+    choices: Iterable[str] | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+    size: int | None = None,
 ) -> Any:
     """A documented field: its default, one sentence, and what values it takes (``size``: the length of a list)."""
     meta = {"doc": doc, "choices": tuple(choices) if choices else None, "low": low, "high": high, "size": size}
@@ -40,14 +47,21 @@ def opt(
 class DataConfig:
     """Which spikes, and how they become counts [T, channels]."""
 
-    source: str = opt("digits", "digits (Ranvier Digits, packaged) or files (SHD's HDF5 layout: see train and test)", ("digits", "files"))
+    source: str = opt(
+        "digits",
+        "digits (Ranvier Digits, packaged) or files (SHD's HDF5 layout: see train and test)",
+        ("digits", "files"),
+    )
     train: list[str] = opt([], "files to train on, for source=files")
     test: list[str] = opt([], "files to test on, for source=files")
     test_speakers: list[int] = opt([], "if given, all files are pooled and these speakers are the test set")
-    validation_speakers: int = opt(2, "how many of the training speakers are held out for validation, drawn by the seed; 0: none", low=0)
+    validation_speakers: int = opt(
+        2, "how many of the training speakers are held out for validation, drawn by the seed; 0: none", low=0
+    )
     dt: float = opt(10.0, "time step in ms", low=0.01)
     window: float = opt(1000.0, "time in ms from a sample's start that is kept; later spikes are cut off", low=0.01)
     relative: bool = opt(False, "stretch every sample to fill the window (relative time)")
+    channels: int = opt(700, "channels of the files", low=1)
     channel_factor: int = opt(5, "how many neighbouring channels are added into one", low=1)
     max_count: int = opt(255, "counts per bin saturate here; 1 makes the input binary events", low=1, high=255)
 
@@ -57,12 +71,16 @@ class AugmentConfig:
     """Changes made to training samples; a strength of 0 switches one off."""
 
     channel_shift: float = opt(0.0, "largest shift of a sample along the channels, in channels of the data set", low=0)
-    channel_warp: float = opt(0.0, "largest relative stretch of the channel axis about a random channel (0.1: 10 %)", low=0, high=0.9)
+    channel_warp: float = opt(
+        0.0, "largest relative stretch of the channel axis about a random channel (0.1: 10 %)", low=0, high=0.9
+    )
     time_shift: float = opt(0.0, "largest delay of a sample, in ms", low=0)
     time_stretch: float = opt(0.0, "largest relative change of tempo (0.2: 20 % slower or faster)", low=0, high=0.9)
     drop: float = opt(0.0, "largest share of events deleted, drawn per sample", low=0, high=1)
     blend: float = opt(0.0, "probability of blending a sample with another of its class", low=0, high=1)
-    cutmix: float = opt(0.0, "probability of replacing a stretch of time by that of another sample, labels mixed", low=0, high=1)
+    cutmix: float = opt(
+        0.0, "probability of replacing a stretch of time by that of another sample, labels mixed", low=0, high=1
+    )
 
 
 @dataclass
@@ -72,11 +90,15 @@ class ModelConfig:
     neuron: str = opt("AdLIF", "model of the hidden neurons", NEURONS)
     hidden: list[int] = opt([128], "sizes of the hidden populations, in order", low=1)
     recurrent: bool = opt(True, "connect each hidden population to itself, one step later")
-    tau_mem: list[float] = opt([5.0, 25.0], "membrane time constants in ms: log-uniform between the two, per neuron", low=0.1, size=2)
+    tau_mem: list[float] = opt(
+        [5.0, 25.0], "membrane time constants in ms: log-uniform between the two, per neuron", low=0.1, size=2
+    )
     tau_syn: list[float] = opt([5.0, 20.0], "synaptic time constants in ms (CuBaLIF)", low=0.1, size=2)
     tau_adapt: list[float] = opt([30.0, 300.0], "adaptation time constants in ms (AdLIF, ALIF)", low=0.1, size=2)
     learn_tau: bool = opt(True, "learn the time constants, one per neuron")
-    learn_adaptation: bool = opt(True, "learn the strength of adaptation (a and b of AdLIF, beta of ALIF), one per neuron")
+    learn_adaptation: bool = opt(
+        True, "learn the strength of adaptation (a and b of AdLIF, beta of ALIF), one per neuron"
+    )
     threshold: float = opt(1.0, "firing threshold", low=1e-6)
     reset: str = opt("", "subtract, to_value or none; empty: the neuron's own", ("", "subtract", "to_value", "none"))
     detach_reset: bool = opt(False, "no gradient through the reset")
@@ -84,12 +106,20 @@ class ModelConfig:
     surrogate: str = opt("fast_sigmoid", "derivative of the spike in the backward pass", SURROGATES)
     surrogate_width: float = opt(0.1, "width of the surrogate, in units of the membrane potential", low=1e-6)
     batch_norm: bool = opt(True, "batch norm on the feed-forward connections into hidden populations")
-    bias: bool = opt(False, "a bias on the feed-forward connections into hidden populations (batch norm has one of its own)")
+    bias: bool = opt(
+        False, "a bias on the feed-forward connections into hidden populations (batch norm has one of its own)"
+    )
     readout_bias: bool = opt(False, "a bias on the connection into the readout")
-    dropout: float = opt(0.2, "share of hidden neurons silenced for a whole sample on feed-forward connections", low=0, high=0.95)
+    dropout: float = opt(
+        0.2, "share of hidden neurons silenced for a whole sample on feed-forward connections", low=0, high=0.95
+    )
     input_dropout: float = opt(0.0, "share of input channels silenced for a whole sample", low=0, high=0.95)
-    recurrent_dropout: float = opt(0.0, "share of hidden neurons silenced for a whole sample on recurrent connections", low=0, high=0.95)
-    input_gain: float = opt(1.0, "scale of the initial weights of feed-forward connections into hidden populations", low=0)
+    recurrent_dropout: float = opt(
+        0.0, "share of hidden neurons silenced for a whole sample on recurrent connections", low=0, high=0.95
+    )
+    input_gain: float = opt(
+        1.0, "scale of the initial weights of feed-forward connections into hidden populations", low=0
+    )
     recurrent_gain: float = opt(0.5, "scale of the initial recurrent weights", low=0)
     recurrent_init: str = opt("orthogonal", "initial recurrent weights", ("orthogonal", "normal", "zeros"))
     readout_gain: float = opt(1.0, "scale of the initial weights into the readout", low=0)
@@ -102,14 +132,18 @@ class ModelConfig:
 class TrainingConfig:
     """How the weights are found."""
 
-    seed: int = opt(0, "seed of everything random: initial weights, splits, order, augmentation, dropout", low=0, high=2**31 - 1)
+    seed: int = opt(
+        0, "seed of everything random: initial weights, splits, order, augmentation, dropout", low=0, high=2**31 - 1
+    )
     epochs: int = opt(40, "passes over the training set", low=1)
     batch_size: int = opt(64, "samples per step of the optimiser, over all devices", low=1)
     lr: float = opt(5e-3, "highest learning rate of AdamW", low=0)
     lr_tau: float = opt(1.0, "factor on the learning rate of neuron parameters", low=0)
     weight_decay: float = opt(1e-4, "weight decay, on connection weights only", low=0)
-    schedule: str = opt("onecycle", "learning rate over training: onecycle, cosine or constant", ("onecycle", "cosine", "constant"))
-    warmup: float = opt(0.2, "share of training in which the learning rate rises (onecycle)", low=0, high=1)
+    schedule: str = opt(
+        "onecycle", "learning rate over training: onecycle, cosine or constant", ("onecycle", "cosine", "constant")
+    )
+    warmup: float = opt(0.2, "share of training in which the learning rate rises (onecycle)", low=0, high=0.9)
     clip: float = opt(1.0, "gradient norm is clipped to this; 0: not", low=0)
     label_smoothing: float = opt(0.1, "label smoothing of the cross-entropy", low=0, high=0.99)
     logit_scale: float = opt(1.0, "factor on the readout before the cross-entropy", low=1e-6)
@@ -117,7 +151,9 @@ class TrainingConfig:
     rate_low: float = opt(0.01, "lowest mean rate that is not penalised, in spikes per step", low=0, high=1)
     rate_high: float = opt(0.5, "highest mean rate that is not penalised, in spikes per step", low=0, high=1)
     patience: int = opt(0, "stop after so many epochs without a better validation loss; 0: never", low=0)
-    keep: str = opt("best", "the weights kept: best (by validation loss, where there is validation) or last", ("best", "last"))
+    keep: str = opt(
+        "best", "the weights kept: best (by validation loss, where there is validation) or last", ("best", "last")
+    )
     precision: str = opt("32-true", "32-true, bf16-mixed or 16-mixed", ("32-true", "bf16-mixed", "16-mixed", "64-true"))
     accelerator: str = opt("cpu", "cpu, gpu or auto", ("cpu", "gpu", "auto"))
     devices: int = opt(1, "number of devices", low=1)
@@ -150,7 +186,8 @@ def override(config: Config, pairs: Iterable[str]) -> Config:
     """A new configuration with ``key=value`` pairs set over ``config``.
 
     Raises:
-        ConfigError: for something that is not ``key=value``, an unknown or ambiguous key (naming the nearest), or a value of the wrong type or range.
+        ConfigError: for something that is not ``key=value``, an unknown or ambiguous key (naming the nearest), or a
+            value of the wrong type or range.
     """
     keys = [key for key, _, _ in walk(config)]
     dotted = []
@@ -192,10 +229,14 @@ def _merged(config: Config, other: Any, where: str, pairs: list[str] | None = No
         key = str(getattr(error, "full_key", "") or "")
         reason = (getattr(error, "msg", None) or str(error)).strip().splitlines()[0]
         if "not in" in reason or "Unexpected" in reason:
-            raise ConfigError(f"{where}: unknown setting {key!r}{_nearest(key, [k for k, _, _ in walk(config)])}") from error
+            raise ConfigError(
+                f"{where}: unknown setting {key!r}{_nearest(key, [k for k, _, _ in walk(config)])}"
+            ) from error
         kind = next((type(v).__name__ for k, v, _ in walk(config) if k == key), "")
         given = next((p.partition("=")[2] for p in pairs or () if p.startswith(f"{key}=")), "")
-        raise ConfigError(f"{where}: setting {key} must be a {kind}, got {given!r}" if given else f"{where}: setting {key}: {reason}") from error
+        raise ConfigError(
+            f"{where}: setting {key} must be a {kind}, got {given!r}" if given else f"{where}: setting {key}: {reason}"
+        ) from error
     return checked(merged, where)
 
 
@@ -210,7 +251,9 @@ def checked(config: Config, where: str = "configuration") -> Config:
             if choices and item not in choices:
                 close = difflib.get_close_matches(str(item), choices, 1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise ConfigError(f"{where}: {key} must be one of {', '.join(c or repr(c) for c in choices)}; got {item!r}{hint}")
+                raise ConfigError(
+                    f"{where}: {key} must be one of {', '.join(c or repr(c) for c in choices)}; got {item!r}{hint}"
+                )
             low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
             if isinstance(item, int | float) and not (math.isfinite(item) and low <= item <= high):
                 raise ConfigError(f"{where}: {key} must be {_range(low, high)}, got {item}")
@@ -221,7 +264,9 @@ def checked(config: Config, where: str = "configuration") -> Config:
     if not config.model.hidden:
         raise ConfigError(f"{where}: model.hidden needs at least one size")
     if config.data.window < config.data.dt:
-        raise ConfigError(f"{where}: data.window ({config.data.window} ms) is shorter than data.dt ({config.data.dt} ms)")
+        raise ConfigError(
+            f"{where}: data.window ({config.data.window} ms) is shorter than data.dt ({config.data.dt} ms)"
+        )
     if config.training.rate_low > config.training.rate_high:
         raise ConfigError(f"{where}: training.rate_low is above training.rate_high")
     return config
@@ -230,7 +275,9 @@ def checked(config: Config, where: str = "configuration") -> Config:
 def _range(low: float, high: float) -> str:
     if math.isfinite(low) and math.isfinite(high):
         return f"between {low:g} and {high:g}"
-    return f"at least {low:g}" if math.isfinite(low) else f"at most {high:g}" if math.isfinite(high) else "a finite number"
+    return (
+        f"at least {low:g}" if math.isfinite(low) else f"at most {high:g}" if math.isfinite(high) else "a finite number"
+    )
 
 
 def save_config(config: Config, folder: Path) -> None:
@@ -248,14 +295,18 @@ def load_config(folder: Path) -> Config:
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise RunError(f"{folder} is not a run folder: it has no {CONFIG_FILE}. `ranvier train NAME` makes one in runs/NAME")
+        raise RunError(
+            f"{folder} is not a run folder: it has no {CONFIG_FILE}. `ranvier train NAME` makes one in runs/NAME"
+        )
     try:
         raw = OmegaConf.load(path)
         version = raw.get("format") if OmegaConf.is_dict(raw) else None  # pyright: ignore[reportAttributeAccessIssue]
     except Exception as error:  # the YAML reader has many exceptions of its own
         raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
     if version != FORMAT:
-        raise RunError(f"{path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote the run")
+        raise RunError(
+            f"{path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote the run"
+        )
     return _merged(Config(), raw, str(path))
 
 

@@ -21,8 +21,8 @@ INPUT, READOUT = "input", "readout"
 def build_network(config: Config, channels: int, classes: int) -> Network:
     """The network of ``config.model`` for counts [T, B, ``channels``] and ``classes`` outputs [B, classes].
 
-    Its nodes are ``input``, ``hidden`` (``hidden_2``, ... for further layers) and ``readout``. Everything random comes from ``training.seed``; torch's
-    global generator is left as it was.
+    Its nodes are ``input``, ``hidden`` (``hidden_2``, ... for further layers) and ``readout``. Everything random
+    comes from ``training.seed``; torch's global generator is left as it was.
 
     Raises:
         ConfigError: for an unknown neuron or a value it refuses.
@@ -35,11 +35,17 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
         for i, size in enumerate(m.hidden):
             layer = net.population(_hidden(m, size), name="hidden" if i == 0 else f"hidden_{i + 1}")
             forward = Dense(
-                bias=m.bias, batch_norm=m.batch_norm, dropout=m.input_dropout if i == 0 else m.dropout, init="normal", gain=m.input_gain
+                bias=m.bias,
+                batch_norm=m.batch_norm,
+                dropout=m.input_dropout if i == 0 else m.dropout,
+                init="normal",
+                gain=m.input_gain,
             )
             net.connect(source, layer, forward)
             if m.recurrent:
-                net.connect(layer, layer, Dense(dropout=m.recurrent_dropout, init=m.recurrent_init, gain=m.recurrent_gain))
+                net.connect(
+                    layer, layer, Dense(dropout=m.recurrent_dropout, init=m.recurrent_init, gain=m.recurrent_gain)
+                )
             source = layer
         learn = ("tau_mem",) if m.learn_tau_readout else ()
         out = net.population(Integrator(classes, tau_mem=m.tau_readout, learn=learn, per_neuron=learn), name=READOUT)

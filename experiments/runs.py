@@ -1,13 +1,13 @@
 """The run folder: ``runs/NAME`` and what lies in it.
 
-    config.yaml         every setting, and ``format: 1``
-    graph.json          the network graph and its step programs
-    model.safetensors   the weights kept
-    metrics.csv         one row an epoch
-    metrics.json        written when training has ended: what was reached, ``format: 1``
-    checkpoints/        Lightning's own state, for resuming: last.ckpt and the one before it
-    tensorboard/        event files
-    report.html, c/, verilog/   what `ranvier report` and `ranvier export` add
+config.yaml         every setting, and ``format: 1``
+graph.json          the network graph and its step programs
+model.safetensors   the weights kept
+metrics.csv         one row an epoch
+metrics.json        written when training has ended: what was reached, ``format: 1``
+checkpoints/        Lightning's own state, for resuming: last.ckpt and the one before it
+tensorboard/        event files
+report.html, c/, verilog/   what `ranvier report` and `ranvier export` add
 """
 
 from __future__ import annotations
@@ -37,14 +37,23 @@ def runs_root() -> Path:
 
 
 def find_run(run: str | Path) -> Path:
-    """A run's folder, from its path or its name in ``runs``. Raises :class:`RunError`, naming the nearest, if there is none."""
+    """A run's folder, from its path or its name in ``runs``.
+
+    Raises :class:`RunError`, naming the nearest, if there is none.
+    """
     for folder in (Path(run), runs_root() / run):
         if (folder / CONFIG_FILE).is_file():
             return folder
     root = runs_root()
     known = sorted(str(p.parent.relative_to(root)) for p in root.glob(f"**/{CONFIG_FILE}")) if root.is_dir() else []
     close = difflib.get_close_matches(str(run), known, 1, 0.4)
-    hint = f"did you mean {close[0]}?" if close else f"{root} has {', '.join(known[:8])}" if known else "`ranvier train NAME` makes one"
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else f"{root} has {', '.join(known[:8])}"
+        if known
+        else "`ranvier train NAME` makes one"
+    )
     raise RunError(f"there is no run {str(run)!r}, neither as a folder nor in {root}; {hint}")
 
 
@@ -59,8 +68,9 @@ def open_run(folder: Path, config: Config, overwrite: bool = False) -> str:
     if (folder / CONFIG_FILE).is_file():
         other = differences(load_config(folder), config)
         if other:
+            shown = "; ".join(other[:4]) + ("; ..." if len(other) > 4 else "")
             raise RunError(
-                f"{folder} holds a run with other settings ({'; '.join(other[:4])}{'; ...' if len(other) > 4 else ''}); "
+                f"{folder} holds a run with other settings ({shown}); "
                 "choose another folder with --run, or replace it with --overwrite"
             )
         return "finished" if (folder / METRICS_FILE).is_file() else "unfinished"
@@ -98,5 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error!r})") from error
     if version != FORMAT:
-        raise RunError(f"{path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote it")
+        raise RunError(
+            f"{path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote it"
+        )
     return values

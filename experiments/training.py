@@ -1,7 +1,8 @@
-"""Training: a Lightning module over a network and a split, in which every random draw is keyed by (seed, epoch, batch).
+"""Training: a Lightning module over a network and a split, in which every random draw is keyed by (seed, epoch,
+batch).
 
-The loader hands out batch numbers only; order, augmentation and dropout follow from the numbers, so an epoch can be repeated from its start, bit
-for bit, by a process that never saw the epochs before it.
+The loader hands out batch numbers only; order, augmentation and dropout follow from the numbers, so an epoch can be
+repeated from its start, bit for bit, by a process that never saw the epochs before it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Classifier(pl.LightningModule):
         self._order: tuple[int, np.ndarray] | None = None
         self._spiking = hidden_names(net)
 
-    # -- data -----------------------------------------------------------------------------------------------------------------
+    # -- data ---------------------------------------------------------------------------------------------------------
 
     @property
     def batches(self) -> int:
@@ -69,7 +70,7 @@ class Classifier(pl.LightningModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
         return (drawn.share(rank, world) if world > 1 else drawn).to(self.device)
 
-    # -- steps ----------------------------------------------------------------------------------------------------------------
+    # -- steps --------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The loss, the output [B, N] that is classified, and the spikes of hidden populations."""
@@ -104,9 +105,11 @@ class Classifier(pl.LightningModule):
         right = (output.argmax(1) == data.targets.argmax(1)).float().mean()
         values = {f"{stage}_loss": loss.detach().float(), f"{stage}_accuracy": right}
         values |= {f"rate_{name}": s.detach().float().mean() for name, s in spikes.items()}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(output), sync_dist=self.trainer.world_size > 1)
+        self.log_dict(
+            values, on_step=False, on_epoch=True, batch_size=len(output), sync_dist=self.trainer.world_size > 1
+        )
 
-    # -- optimiser ------------------------------------------------------------------------------------------------------------
+    # -- optimiser ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         t = self.config.training
@@ -118,10 +121,14 @@ class Classifier(pl.LightningModule):
         decays = {"weights": t.weight_decay, "others": 0.0, "neurons": 0.0}
         used = [n for n, ps in groups.items() if ps]
         optimizer = torch.optim.AdamW([{"params": groups[n], "lr": rates[n], "weight_decay": decays[n]} for n in used])
-        steps = t.epochs * self.batches
+        steps = max(4, t.epochs * self.batches)  # OneCycleLR divides by zero where a phase has a single step
         if t.schedule == "onecycle":
             schedule: Any = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, [rates[n] for n in used], total_steps=steps, pct_start=t.warmup, cycle_momentum=False
+                optimizer,
+                [rates[n] for n in used],
+                total_steps=steps,
+                pct_start=max(t.warmup, 2 / steps),
+                cycle_momentum=False,
             )
         elif t.schedule == "cosine":
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -139,12 +146,21 @@ class Classifier(pl.LightningModule):
     def _diagnosis(self, what: str, batch: int, shown: dict[str, Tensor]) -> str:
         bad = [f"parameter {n}" for n, p in self.net.named_parameters() if not torch.isfinite(p).all()]
         bad += [f"statistic {n}" for n, b in self.net.named_buffers() if b.is_floating_point() and torch.isnan(b).any()]
-        bad += [f"gradient of {n}" for n, p in self.net.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+        bad += [
+            f"gradient of {n}"
+            for n, p in self.net.named_parameters()
+            if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
         bad += [f"output of {n}" for n, s in shown.items() if not torch.isfinite(s).all()]
-        where = f"not finite: {', '.join(bad[:6])}{', ...' if len(bad) > 6 else ''}" if bad else "all parameters and statistics are finite"
+        where = (
+            f"not finite: {', '.join(bad[:6])}{', ...' if len(bad) > 6 else ''}"
+            if bad
+            else "all parameters and statistics are finite"
+        )
         return (
             f"{what} in epoch {self.current_epoch + 1}, batch {batch + 1} of {self.batches}; {where}. "
-            "The last good checkpoint is kept. Lower training.lr or training.clip, or widen model.surrogate_width, and train into a new run"
+            "The last good checkpoint is kept. Lower training.lr or training.clip, or widen model.surrogate_width, "
+            "and train into a new run"
         )
 
 
@@ -159,10 +175,12 @@ class Trained:
 
 
 def fit(config: Config, net: Network, train: Split, valid: Split | None, folder: Path, console: Console) -> Trained:
-    """Train ``net``, resuming from ``folder``'s last checkpoint if it has one; the kept weights are in ``folder`` at every moment after epoch 1.
+    """Train ``net``, resuming from ``folder``'s last checkpoint if it has one; the kept weights are in ``folder`` at
+    every moment after epoch 1.
 
     Raises:
-        RunError: if the loss or a gradient is not finite, or the training was interrupted; the last good checkpoint is kept.
+        RunError: if the loss or a gradient is not finite, or the training was interrupted; the last good checkpoint
+            is kept.
     """
     t = config.training
     torch.set_num_threads(t.threads)
@@ -197,5 +215,7 @@ def fit(config: Config, net: Network, train: Split, valid: Split | None, folder:
         try:
             trainer.fit(module, ckpt_path=resume)
         except SystemExit as error:  # how Lightning ends after Ctrl-C
-            raise RunError(f"training was interrupted; the same command resumes it from the last finished epoch ({folder})") from error
+            raise RunError(
+                f"training was interrupted; the same command resumes it from the last finished epoch ({folder})"
+            ) from error
     return Trained(trainer.current_epoch, keeper.best_epoch, keeper.best_metrics, time.perf_counter() - started)

@@ -1,0 +1,89 @@
+"""What a network does on a split:
+
+accuracy, confusion, spikes. It runs the network read back from the run folder, not the one in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from ..networks import Network
+from .callbacks import progress
+from .data import Split
+from .model import hidden_names
+
+BATCH = 128
+
+
+@dataclass
+class Evaluation:
+    """Results over the N samples of a split.
+
+    ``outputs`` [N, classes] and ``predictions`` [N]; ``spikes`` maps each spiking population to its spikes per sample
+    [N], ``rates`` to the mean spikes per step of each neuron.
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    outputs: np.ndarray
+    classes: tuple[str, ...]
+    spikes: dict[str, np.ndarray] = field(default_factory=dict)
+    rates: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.predictions == self.labels).mean())
+
+    @property
+    def spikes_per_sample(self) -> float:
+        """Spikes of all spiking populations together, a sample."""
+        return float(sum(s.mean() for s in self.spikes.values()))
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """[classes, classes] counts: rows are the truth, columns what was said."""
+        n = len(self.classes)
+        return np.bincount(self.labels * n + self.predictions, minlength=n * n).reshape(n, n)
+
+
+def evaluate(net: Network, split: Split, console: Console | None = None) -> Evaluation:
+    """Run ``net`` over ``split``, with a progress bar on ``console``. Ties go to the lowest class."""
+    net.eval()
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    names = hidden_names(net)
+    outputs, spikes, rates = [], {n: [] for n in names}, dict.fromkeys(names, 0.0)
+    with progress(console or Console(quiet=True)) as bar, torch.no_grad():
+        task = bar.add_task("Evaluating", total=len(split), note="")
+        for start in range(0, len(split), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(split)))
+            batch = split.batch(rows).to(device)
+            result = net(batch.counts, lengths=batch.lengths, record=names)
+            outputs.append(result.output.float().cpu().numpy())
+            for n in names:
+                s = result.recorded[n].float()
+                if batch.lengths is not None:
+                    s = s * (torch.arange(len(s), device=device).unsqueeze(1) < batch.lengths).unsqueeze(-1)
+                spikes[n].append(s.sum((0, 2)).cpu().numpy())
+                rates[n] = rates[n] + s.mean(0).sum(0).cpu().numpy() / len(split)
+            bar.advance(task, len(rows))
+    joined = np.concatenate(outputs)
+    return Evaluation(
+        labels=split.labels,
+        predictions=joined.argmax(1),
+        outputs=joined,
+        classes=split.classes,
+        spikes={n: np.concatenate(s) for n, s in spikes.items()},
+        rates={n: np.asarray(r) for n, r in rates.items()},
+    )
+
+
+def record(net: Network, split: Split, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The counts [T, B, C] of some samples and what every population sends [T, B, N], for pictures."""
+    batch = split.batch(rows)
+    with torch.no_grad():
+        result = net.eval()(batch.counts, lengths=batch.lengths, record=tuple(net.populations))
+    return batch.counts.numpy(), {n: r.numpy() for n, r in result.recorded.items()}

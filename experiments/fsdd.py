@@ -1,0 +1,118 @@
+"""Free Spoken Digit Dataset, one speaker left out: every speaker is the test set of one fold, and every fold is
+trained with several seeds.
+
+Nothing is chosen on a test speaker: the settings come from Ranvier Digits, and where early stopping or the best epoch
+is wanted, an inner speaker of the fold's own training speakers decides (``data.validation_speakers``).
+[https://github.com/Jakobovski/free-spoken-digit-dataset]
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ..datasets.shd import SpikeFile
+from ..errors import DataError
+from .config import Config, differences
+from .experiment import Experiment, train
+from .runs import locked, read_json, write_json
+
+RESULTS_FILE = "results.json"
+SEEDS = 5
+
+
+def defaults() -> Config:
+    """The settings of Ranvier Digits, with a window of 700 ms: a word of this set takes 0.43 s."""
+    config = Config(experiment="fsdd")
+    root = Path(os.environ.get("RANVIER_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "fsdd"
+    config.data.source = "files"
+    config.data.train = [str(root / f"fsdd_spikes_{part}.h5") for part in ("train", "test")]
+    config.data.window = 700.0
+    config.data.validation_speakers = 0
+    return config
+
+
+def folds(config: Config) -> list[int]:
+    """The speakers, each of whom is left out once. Raises :class:`DataError` for fewer than two."""
+    speakers = np.unique(np.concatenate([SpikeFile(Path(p)).speakers for p in config.data.train]))
+    if len(speakers) < 2:
+        raise DataError(f"leaving a speaker out needs at least two; {', '.join(config.data.train)} has {len(speakers)}")
+    return [int(s) for s in speakers]
+
+
+def sweep(
+    config: Config, folder: Path, console: Console, overwrite: bool = False, seeds: int = SEEDS
+) -> dict[str, Any]:
+    """Train every fold with every seed into ``folder``; ``results.json`` grows with each one finished, and a killed
+    sweep goes on where it was.
+
+    ``config.data.test_speakers``, if given, limits the folds, and ``config.training.seed`` is the first seed.
+
+    Returns:
+        What ``results.json`` holds: ``runs`` (``speaker``, ``seed``, ``accuracy``, ``epochs``, ``params``,
+        ``samples`` each), ``mean`` and ``sd`` of the seeds' means over folds, ``per_speaker`` means.
+    """
+    path = folder / RESULTS_FILE
+    first = config.training.seed
+    with locked(folder):
+        runs: list[dict[str, Any]] = [] if overwrite or not path.exists() else read_json(path)["runs"]
+        done = {(r["speaker"], r["seed"]) for r in runs}
+        for seed in range(first, first + seeds):
+            for speaker in config.data.test_speakers or folds(config):
+                one = copy.deepcopy(config)
+                one.data.test_speakers, one.training.seed = [speaker], seed
+                place = folder / f"speaker{speaker}-seed{seed}"
+                if (speaker, seed) in done and not _changed(one, place):
+                    continue
+                metrics = train(one, place, console, overwrite)
+                runs = [r for r in runs if (r["speaker"], r["seed"]) != (speaker, seed)]
+                runs.append(
+                    {"speaker": speaker, "seed": seed}
+                    | {k: metrics[k] for k in ("accuracy", "epochs", "params", "samples")}
+                )
+                write_json(path, summary(runs))
+                console.print(
+                    f"speaker {speaker}, seed {seed}: {100 * metrics['accuracy']:.1f} %   ({len(runs)} runs done)"
+                )
+    return summary(runs)
+
+
+def _changed(config: Config, place: Path) -> bool:
+    from .config import load_config
+
+    return bool(differences(load_config(place), config))
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over folds and their spread over seeds, from the runs of finished folds."""
+    seeds, speakers = sorted({r["seed"] for r in runs}), sorted({r["speaker"] for r in runs})
+    means = [float(np.mean([r["accuracy"] for r in runs if r["seed"] == s])) for s in seeds]
+    per_speaker = {str(k): float(np.mean([r["accuracy"] for r in runs if r["speaker"] == k])) for k in speakers}
+    return {
+        "mean": float(np.mean(means)),
+        "sd": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+        "seeds": len(seeds),
+        "per_speaker": per_speaker,
+        "runs": runs,
+    }
+
+
+def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> None:
+    found = sweep(config, folder, console, overwrite)
+    table = Table("speaker left out", "accuracy", title="FSDD, one speaker left out")
+    for speaker, value in found["per_speaker"].items():
+        table.add_row(speaker, f"{100 * value:.1f} %")
+    spread = "" if found["sd"] is None else f" ± {100 * found['sd']:.1f}"
+    table.add_row("mean", f"{100 * found['mean']:.1f}{spread} % ({found['seeds']} seeds)")
+    console.print(table)
+
+
+EXPERIMENT = Experiment(
+    "fsdd", "Free Spoken Digit Dataset, one speaker left out, every fold with 5 seeds", defaults, _run
+)

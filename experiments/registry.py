@@ -1,0 +1,20 @@
+"""The experiments by name."""
+
+from __future__ import annotations
+
+import difflib
+
+from ..errors import ConfigError
+from . import digits, fsdd
+from .experiment import Experiment
+
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (digits.EXPERIMENT, fsdd.EXPERIMENT)}
+
+
+def find_experiment(name: str) -> Experiment:
+    """An experiment by its name; raises :class:`ConfigError`, naming the nearest, for an unknown one."""
+    if name not in EXPERIMENTS:
+        close = difflib.get_close_matches(name, EXPERIMENTS, 1, 0.4)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(EXPERIMENTS)}"
+        raise ConfigError(f"there is no experiment {name!r}; {hint}")
+    return EXPERIMENTS[name]

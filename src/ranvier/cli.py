@@ -1,0 +1,277 @@
+"""The command line.
+
+It reads arguments and prints; what it does is in ``ranvier.experiments`` and ``ranvier.datasets``, imported when
+needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ranvier.errors import RanvierError
+
+app = typer.Typer(
+    help="Ranvier: train recurrent spiking networks and run the same bits on a microcontroller and an FPGA.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make, convert and look at event files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+log = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+_debug = False
+
+Run = Annotated[str, typer.Argument(help="A run: its folder, or its name in runs/.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Target = Annotated[list[str], typer.Option("--target", "-t", help="c or verilog; may be given more than once.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    global _debug
+    _debug = debug
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    """An error of ours is one line on stderr and exit code 1."""
+    try:
+        yield
+    except RanvierError as error:
+        if _debug:
+            raise
+        print(f"ranvier: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("ranvier: interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+
+
+def _print(values: dict[str, Any], as_json: bool, title: str) -> None:
+    if as_json:
+        print(json.dumps(values))
+        return
+    table = Table("", "", title=title, show_header=False)
+    for name, value in values.items():
+        table.add_row(name.replace("_", " "), _shown(value))
+    out.print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{k}: {_shown(v)}" for k, v in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return (
+        "-" if value is None else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    )
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="The experiment; `ranvier info` lists them.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value]...", help="Settings; `ranvier info --settings` lists them."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Name or path of the run folder; by default runs/NAME.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete what the run folder holds and start anew.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished run and its own settings; fail if there is none.")
+    ] = False,
+) -> None:
+    """Train an experiment into a run folder.
+
+    An unfinished run with the same settings is resumed from its last finished epoch.
+    """
+    with _clean_errors():
+        from ranvier.errors import ConfigError, RunError
+        from ranvier.experiments.config import CONFIG_FILE, load_config, override
+        from ranvier.experiments.registry import find_experiment
+        from ranvier.experiments.runs import runs_root
+
+        experiment = find_experiment(name)
+        folder = Path(run) if run and os.sep in run else runs_root() / (run or name)
+        config = override(experiment.defaults(), settings or [])
+        if resume:
+            if overwrite:
+                raise ConfigError("--resume and --overwrite exclude each other")
+            if not (folder / CONFIG_FILE).is_file() and not any(folder.glob(f"*/{CONFIG_FILE}")):
+                raise RunError(f"there is nothing to resume in {folder}; leave out --resume to start it")
+            if (folder / CONFIG_FILE).is_file() and not settings:
+                config = load_config(folder)
+        experiment.run(config, folder, log, overwrite)
+
+
+@app.command("eval")
+def evaluate(
+    run: Run,
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Run a trained network over its test set. It needs the run folder and the data only."""
+    with _clean_errors():
+        from ranvier.experiments.workflow import eval_run
+
+        _print(eval_run(run, split, log), as_json, f"{run} on its {split} set")
+
+
+@app.command()
+def export(
+    run: Run,
+    target: Target,
+    as_json: Json = False,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where to write; by default RUN/TARGET.")] = None,
+) -> None:
+    """Quantise a trained network to 8-bit integers and write it as C99 or SystemVerilog."""
+    with _clean_errors():
+        from ranvier.experiments.workflow import export_run
+
+        _print(export_run(run, target, log, folder), as_json, f"{run}, exported")
+
+
+@app.command()
+def verify(
+    run: Run,
+    target: Target,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compare only the first so many test samples (by default all in C, 50 in Verilog)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the exported program in a real tool and count every spike in which it differs from the integer model.
+
+    Exit code 1 if any does.
+    """
+    with _clean_errors():
+        from ranvier.experiments.workflow import verify_run
+
+        found = verify_run(run, target, log, samples)
+        _print(found, as_json, f"{run}, verified")
+        if found["differing_spikes"] != 0:
+            raise typer.Exit(1)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write report.html into the run folder: one file, no network needed to read it."""
+    with _clean_errors():
+        from ranvier.experiments.report import report_run
+
+        out.print(str(report_run(run, log)), soft_wrap=True)
+
+
+@app.command()
+def demo(
+    run: Annotated[str, typer.Option("--run", help="Name or path of the run folder.")] = "demo",
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over those of the demo.")
+    ] = None,
+) -> None:
+    """Train on spoken digits, export to C and Verilog, verify both, and write a report:
+
+    a few minutes on two CPU cores.
+    """
+    with _clean_errors():
+        from ranvier.experiments.demo import run_demo
+
+        if not run_demo(run, settings or [], log, out):
+            raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    run: Annotated[str | None, typer.Argument(help="A run to describe; without it, versions and experiments.")] = None,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting, its default and its meaning.")
+    ] = False,
+) -> None:
+    """Versions, tools and experiments; or what a run folder holds."""
+    with _clean_errors():
+        from ranvier.experiments import about
+
+        if settings:
+            about.settings(out, run)
+        elif run is None:
+            about.installation(out)
+        else:
+            about.run(out, run)
+
+
+@data_app.command("make-digits")
+def make_digits(
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write ranvier_digits_train.h5 and _test.h5 into.")],
+    train_takes: Annotated[int, typer.Option(help="Takes per training voice and word.", min=1)] = 1,
+    test_takes: Annotated[int, typer.Option(help="Takes per held-out voice and word.", min=1)] = 1,
+    train_voices: Annotated[int | None, typer.Option(help="Use only so many training voices.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same set.", min=0)] = 2026,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one per CPU.", min=1)] = None,
+) -> None:
+    """Make Ranvier Digits, of any size: speech by espeak-ng, spikes by the inner-ear model."""
+    with _clean_errors():
+        from ranvier.datasets.digits import make_digits as make
+
+        made = make(
+            folder,
+            train_takes=train_takes,
+            test_takes=test_takes,
+            train_voices=train_voices,
+            seed=seed,
+            workers=workers,
+        )
+        for name, file in made["files"].items():
+            out.print(f"{folder / name}: {file['samples']} samples, {file['bytes'] / 1e6:.1f} MB", soft_wrap=True)
+
+
+@data_app.command("from-audio")
+def from_audio(
+    folder: Annotated[Path, typer.Argument(help="One folder a class; WAV and FLAC of any rate.")],
+    target: Annotated[Path, typer.Option("--out", help="The HDF5 file to write, in SHD's layout.")],
+    speaker_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression whose group 'speaker' names a file's speaker.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the inner ear's random fibres.", min=0)] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one per CPU.", min=1)] = None,
+) -> None:
+    """Turn your own recordings into spikes with the inner-ear model."""
+    with _clean_errors():
+        from ranvier.datasets.audio import from_audio as convert
+
+        written = convert(folder, target, speaker_pattern=speaker_pattern, seed=seed, workers=workers)
+        out.print(f"{target}: {written.samples} samples, {written.spikes:,} spikes", soft_wrap=True)
+
+
+@data_app.command("info")
+def data_info(
+    file: Annotated[Path, typer.Argument(help="An HDF5 file in SHD's layout.")], as_json: Json = False
+) -> None:
+    """Check an event file as a whole and say what is in it."""
+    with _clean_errors():
+        from ranvier.experiments.about import event_file
+
+        _print(event_file(file), as_json, str(file))
+
+
+if __name__ == "__main__":
+    app()
