@@ -44,9 +44,9 @@ class Izhikevich(Neuron):
         old = v
         if self.integrator == "izh2003":
             for _ in range(2):
-                v = v + p.half_dt * (p.k2 * (v * v) + p.k1 * v + p.k0 - u + current)
+                v = v + p.half_dt * (p.k2 * v * v + p.k1 * v + p.k0 - u + current)
         else:
-            v = v + p.dt * (p.k2 * (v * v) + p.k1 * v + p.k0 - u + current)
+            v = v + p.dt * (p.k2 * v * v + p.k1 * v + p.k0 - u + current)
         driving = old if self.integrator == "euler" else v
         spike = fire(v - p.v_peak)
         u = u + p.dt_a * (p.b * driving - u) + spike * p.d

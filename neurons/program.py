@@ -224,6 +224,8 @@ def _compare(test: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 def _where(condition: Any, a: Any, b: Any) -> Any:
     if not isinstance(condition, Tensor):
         return a if condition != 0 else b
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        a = torch.as_tensor(a, dtype=condition.dtype, device=condition.device)  # two plain numbers would give the default dtype
     return torch.where(condition != 0, a, b)
 
 
