@@ -18,6 +18,9 @@ from .data import Split, load_test, load_training
 from .evaluation import evaluate
 from .runs import METRICS_FILE, find_run, read_json
 
+EXPORT_FILE = "export.json"
+VERIFY_FILE = "verification.json"
+
 
 def open_split(folder: Path, which: str = "test") -> Split:
     """The ``test`` or ``validation`` samples of a run, from its settings.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         stop_after(patch, 3)
         train(tiny(words), tmp_path / "run", QUIET)
     (tmp_path / "run" / LAST).write_bytes(b"half a file")
-    said = Console(record=True, width=500, file=open(os.devnull, "w"))  # noqa: SIM115
+    said = Console(record=True, width=500, file=StringIO())
     train(tiny(words), tmp_path / "run", said)
     text = said.export_text()
     assert "cannot be read" in text and "after epoch 2" in text
@@ -156,7 +157,7 @@ def test_no_readable_checkpoint_is_said(words: Path, tmp_path: Path, monkeypatch
         train(tiny(words), tmp_path / "run", QUIET)
     for name in (LAST, PREVIOUS):
         (tmp_path / "run" / name).write_bytes(b"")
-    with pytest.raises(RunError, match="no checkpoint in .* can be read"):
+    with pytest.raises(RunError, match=r"no checkpoint in .* can be read"):
         train(tiny(words), tmp_path / "run", QUIET)
 
 
@@ -233,7 +234,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
 ) -> None:
     loss = Classifier.loss
 
-    def steep(self: Classifier, batch):  # noqa: ANN001, ANN202
+    def steep(self: Classifier, batch):
         value, output, spikes = loss(self, batch)
         weight = self.net.connection("hidden_to_hidden").weight
         return (
@@ -255,7 +256,7 @@ def test_validation_speakers_are_in_neither_other_split(words: Path) -> None:
     assert not set(training.speakers) & set(validation.speakers)
     assert 3 not in {*training.speakers, *validation.speakers}
     config.data.validation_speakers = 3
-    with pytest.raises(ConfigError, match="there are only 3 training speakers"):
+    with pytest.raises(ConfigError, match=r"there are only 3 training speakers"):
         load_training(config)
 
 
