@@ -31,7 +31,7 @@ Job = TypeVar("Job")
 
 
 class Recording(NamedTuple):
-    """One channel of sound: ``samples`` float32 [samples], ``rate`` in Hz, ``name`` for messages, ``seed`` of its spikes."""
+    """One channel of sound: ``samples`` [samples], ``rate`` in Hz, ``name`` for messages, ``seed`` of its spikes."""
 
     samples: npt.NDArray[np.floating]
     rate: int
@@ -50,7 +50,7 @@ class Written(NamedTuple):
 
 
 def key_seed(seed: int, key: str) -> int:
-    """A 64-bit seed from the run's seed and a sample's key, so that the order and the number of samples do not matter."""
+    """A 64-bit seed from the run's seed and a sample's key, so that order and number of samples do not matter."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
 
 
@@ -81,7 +81,9 @@ def read_audio(path: str | os.PathLike[str], rate: int | None = None) -> tuple[n
         unit = "bytes" if found.startswith("WAV") else "samples"
         raise DataError(f"{file}: truncated: the last {missing} {unit} that its header promises are not there")
     if rate is not None and actual_rate != rate:
-        raise DataError(f"{file}: sampled at {actual_rate} Hz where {rate} Hz is asked for; resample it, or ask for no rate")
+        raise DataError(
+            f"{file}: sampled at {actual_rate} Hz where {rate} Hz is asked for; resample it, or ask for no rate"
+        )
     if not len(samples):
         raise DataError(f"{file}: holds no samples")
     return samples.mean(axis=1), int(actual_rate)
@@ -141,7 +143,9 @@ def from_audio(
     names = _speakers(keys, speaker_pattern)
     speaker_names = sorted(set(names))
     jobs = [(str(file), key_seed(seed, key), rate) for (_, file), key in zip(files, keys, strict=True)]
-    trains = convert(_load_file, jobs, channels=channels, workers=workers, progress=progress, title=f"spikes of {root.name}")
+    trains = convert(
+        _load_file, jobs, channels=channels, workers=workers, progress=progress, title=f"spikes of {root.name}"
+    )
     return write_trains(
         out,
         trains,
@@ -180,13 +184,17 @@ def _speakers(keys: Sequence[str], pattern: str | None) -> list[str]:
     except re.error as error:
         raise ConfigError(f"speaker_pattern {pattern!r} is not a regular expression: {error}") from error
     if not expression.groups:
-        raise ConfigError(f"speaker_pattern {pattern!r} has no group; put the part that names the speaker in parentheses")
+        raise ConfigError(
+            f"speaker_pattern {pattern!r} has no group; put the part that names the speaker in parentheses"
+        )
     group = "speaker" if "speaker" in expression.groupindex else 1
     names = []
     for key in keys:
         match = expression.search(key)
         if match is None or match[group] is None:
-            raise DataError(f"{key}: speaker_pattern {pattern!r} does not match; correct the pattern or rename the file")
+            raise DataError(
+                f"{key}: speaker_pattern {pattern!r} does not match; correct the pattern or rename the file"
+            )
         names.append(match[group])
     return names
 

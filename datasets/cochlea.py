@@ -1,21 +1,21 @@
 """The inner-ear model that made SHD and SSC: a waveform becomes the spikes of 700 bushy cells.
 
-The chain of Cramer, Stradmann, Schemmel and Zenke (2020), "The Heidelberg Spiking Data Sets for the Systematic Evaluation
-of Spiking Neural Networks": level and taper -> basilar membrane (shallow-water model of Sieroka, Dosch and Rupp 2006) ->
-one inner hair cell per place (Meddis 1986, 1988) -> 40 auditory nerve fibres -> one bushy cell, a leaky integrate-and-fire
-neuron. This file holds the chain and its first half; ``hair_cell.py`` holds the compiled second half.
+The chain of Cramer, Stradmann, Schemmel and Zenke (2020), "The Heidelberg Spiking Data Sets for the Systematic
+Evaluation of Spiking Neural Networks": level and taper -> basilar membrane (shallow-water model of Sieroka, Dosch and
+Rupp 2006) -> one inner hair cell per place (Meddis 1986, 1988) -> 40 auditory nerve fibres -> one bushy cell, a leaky
+integrate-and-fire neuron. This file holds the chain and its first half; ``hair_cell.py`` the compiled second half.
 
 What makes it fast: the transfer function depends only on the padded length and is kept, each place only up to the
-frequency where it has faded below single precision; the real part of the inverse transform is taken as a real transform of
-half the work; hair cells are computed 16 places at a time; the fibres' Bernoulli trials are drawn by jumping from
-one success to the next.
+frequency where it has faded below single precision; the real part of the inverse transform is taken as a real
+transform of half the work; hair cells are computed 16 places at a time; the fibres' Bernoulli trials are drawn by
+jumping from one success to the next.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,7 @@ RMS_LEVEL = 0.3
 LENGTH_CM = 3.5
 # Clips are padded to one of these lengths, so that a handful of tables serves every recording.
 _BLOCK_SECONDS = (0.5, 1.0, 2.0)
-# A longer clip is cut into blocks that leave this much room for the membrane to ring down (0.25 s is 14 time constants
-# of its slowest place).
+# A longer clip is cut into blocks that leave this much room for the response (its slowest place rings down in 0.018 s).
 _RING_DOWN_SECONDS = 0.25
 # Below this rate the explicit hair-cell step would empty the cleft in one step and the release saturates.
 _LOWEST_RATE = 44100
@@ -51,8 +50,8 @@ _HEIGHT = 0.1
 _MASS = 0.05
 _DAMPING = 0.15 * np.sqrt(_STIFFNESS * _MASS)
 
-FloatArray = npt.NDArray[np.floating]
-ComplexArray = npt.NDArray[np.complexfloating]
+FloatArray = npt.NDArray[Any]
+ComplexArray = npt.NDArray[Any]
 
 
 class SpikeTrain(NamedTuple):
@@ -134,9 +133,8 @@ def _load_table(channels: int, rate: int, bins: int) -> _Table:
     path = cache_folder() / f"cochlea-{MODEL_VERSION}-{channels}-{rate}-{bins}.npy"
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        start = np.asarray(stored[: channels + 1]).real.astype(np.int64)
-        # Lengths are below 2^24 per place, so that complex64 holds them exactly; a half-written or foreign file fails here.
-        start = np.cumsum(start)
+        start = np.real(stored[: channels + 1]).astype(np.int64)
+        start = np.cumsum(start)  # of lengths below 2^24, which complex64 holds exactly; a foreign file fails here
         if stored.dtype == np.complex64 and len(stored) == channels + 1 + start[-1]:
             return _Table(bins, start, stored[channels + 1 :])
     except (OSError, ValueError, EOFError):
@@ -168,21 +166,27 @@ def check_audio(audio: npt.ArrayLike, rate: float, name: str = "audio") -> Float
         name: how messages call it, usually the file.
 
     Raises:
-        DataError: not one-dimensional numbers, empty, shorter than 10 ms, NaN or infinite, silent, or an impossible rate.
+        DataError: not one-dimensional numbers, empty, shorter than 10 ms, not finite, silent, or an impossible rate.
     """
     if isinstance(rate, bool) or not 1000 <= rate <= 768000 or rate != int(rate):
         raise DataError(f"{name}: the sampling rate is {rate!r} Hz; give a whole number from 1000 to 768000")
     samples = np.asarray(audio)
     if samples.dtype.kind not in "iuf":
-        raise DataError(f"{name}: samples of type {samples.dtype} are not audio; give integers or floating-point numbers")
+        raise DataError(
+            f"{name}: samples of type {samples.dtype} are not audio; give integers or floating-point numbers"
+        )
     if samples.ndim != 1:
-        raise DataError(f"{name}: audio of shape {samples.shape}; give one channel, [samples] (average the channels first)")
+        raise DataError(
+            f"{name}: audio of shape {samples.shape}; give one channel, [samples] (average the channels first)"
+        )
     if samples.size < rate / 100:
         raise DataError(f"{name}: {samples.size} samples at {rate} Hz; at least 10 ms are needed")
     values = samples.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
-        raise DataError(f"{name}: sample {bad[0]} is {values[bad[0]]} ({bad.size} such samples); the recording is damaged")
+        raise DataError(
+            f"{name}: sample {bad[0]} is {values[bad[0]]} ({bad.size} such samples); the recording is damaged"
+        )
     peak = np.abs(values).max()
     if peak == 0:
         raise DataError(f"{name}: every sample is 0; a silent recording has no level to bring to {RMS_LEVEL}")
@@ -216,7 +220,7 @@ class Cochlea:
         self.channels = channels
         self.sample_rate = sample_rate
         self.threads = threads
-        self._bins = [2 * int(next_fast_len(round(s * sample_rate / 4), real=True)) for s in _BLOCK_SECONDS]
+        self._bins = [2 * cast(int, next_fast_len(round(s * sample_rate / 4), real=True)) for s in _BLOCK_SECONDS]
         self._tables: dict[int, _Table] = {}
 
     def __call__(self, audio: npt.ArrayLike, rate: int, seed: int, name: str = "audio") -> SpikeTrain:
@@ -242,12 +246,17 @@ class Cochlea:
         spectra, starts, bins = self._spectra(samples)
         table = self._table(bins)
 
+        def run(first: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
+            velocity = self._velocity(first, table, spectra, starts, steps)
+            step, place = run_places(velocity, self.sample_rate / 2, new_states(seed, first, len(velocity)))
+            return step, (place + first).astype(np.uint16)
+
         blocks = range(0, self.channels, LANES)
         if self.threads == 1:
-            found = [self._run_block(first, table, spectra, starts, steps, seed) for first in blocks]
+            found = [run(first) for first in blocks]
         else:
             with ThreadPoolExecutor(self.threads) as pool:
-                found = list(pool.map(lambda first: self._run_block(first, table, spectra, starts, steps, seed), blocks))
+                found = list(pool.map(run, blocks))
         when = np.concatenate([step for step, _ in found])
         units = np.concatenate([unit for _, unit in found])
         order = np.argsort(when, kind="stable")  # places come in order, so equal times stay ordered by unit
@@ -255,7 +264,7 @@ class Cochlea:
         return SpikeTrain(times, units[order])
 
     def membrane(self, audio: npt.ArrayLike, rate: int) -> FloatArray:
-        """The membrane's velocity, float32 [steps, channels] at half the model's rate: the chain's first half, to look at."""
+        """The membrane's velocity, float32 [steps, channels] at half the model's rate, to look at."""
         samples = self._prepare(audio, rate, "audio")
         spectra, starts, bins = self._spectra(samples)
         table = self._table(bins)
@@ -279,9 +288,16 @@ class Cochlea:
     def _spectra(self, samples: FloatArray) -> tuple[list[ComplexArray], list[int], int]:
         """Cut into blocks that fit a table: their spectra, without the Nyquist bin, and their first output steps."""
         bins = next((b for b in self._bins if len(samples) <= 2 * b), self._bins[-1])
-        hop = 2 * bins if len(samples) <= 2 * bins else 2 * (bins - int(_RING_DOWN_SECONDS * self.sample_rate / 2))
-        spectra = [rfft(samples[at : at + hop], 2 * bins)[:bins] for at in range(0, len(samples), hop)]
-        return spectra, [at // 2 for at in range(0, len(samples), hop)], bins
+        if len(samples) <= 2 * bins:
+            return [np.asarray(rfft(samples, 2 * bins))[:bins]], [0], bins
+        # Half the room lies before the block: the published filter takes the real part of a one-sided spectrum, so a
+        # little of its response comes before the sound and would wrap to the end of the block.
+        room = int(_RING_DOWN_SECONDS * self.sample_rate / 2)
+        hop = 2 * (bins - room)
+        at = range(0, len(samples), hop)
+        lead = room // 2
+        blocks = [np.pad(samples[i : i + hop], (2 * lead, 0)) for i in at]
+        return [np.asarray(rfft(block, 2 * bins))[:bins] for block in blocks], [i // 2 - lead for i in at], bins
 
     def _velocity(
         self, first: int, table: _Table, spectra: list[ComplexArray], starts: list[int], steps: int
@@ -303,15 +319,7 @@ class Cochlea:
                 if len(product) > half:
                     folded[row, half] *= 2
                     folded[row, table.bins - len(product) + 1 : half] += 0.5 * product[half + 1 :][::-1].conj()
-            block = irfft(folded, table.bins, axis=1)
-            end = min(start + table.bins, steps)
-            velocity[:, start:end] += block[:, : end - start]
+            block = np.asarray(irfft(folded, table.bins, axis=1))
+            begin, end = max(start, 0), min(start + table.bins, steps)
+            velocity[:, begin:end] += block[:, begin - start : end - start]
         return velocity
-
-    def _run_block(
-        self, first: int, table: _Table, spectra: list[ComplexArray], starts: list[int], steps: int, seed: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
-        velocity = self._velocity(first, table, spectra, starts, steps)
-        states = new_states(seed, first, len(velocity))
-        step, place = run_places(velocity, self.sample_rate / 2, states)
-        return step, (place + first).astype(np.uint16)

@@ -1,14 +1,15 @@
 """Ranvier Digits: spoken digits in English and German that this project makes itself, as spikes in SHD's layout.
 
-espeak-ng speaks the words in many voices; the inner-ear model of ``cochlea.py`` turns them into spikes. Nobody's recording
-is in it, so it may be shipped (CC BY 4.0), and whoever has espeak-ng can make as much of it as he likes.
+espeak-ng speaks the words in many voices; the inner-ear model of ``cochlea.py`` turns them into spikes. Nobody's
+recording is in it, so it may be shipped (CC BY 4.0), and whoever has espeak-ng can make as much of it as he likes.
 
-The voices. espeak-ng 1.51 ships about a hundred variants. Left out are whispers, sound effects (announcer, Demonic, robots,
-RicishayMax) and a speed test; MBROLA voices are not used. Of what remains, walking in alphabetical order, a variant is
-taken if its spikes differ from those of every variant taken before (root mean square over 10 x 35 relative-time counts, of
-their square roots, of four words at equal pitch and speed: more than 0.45, where two seeds of one voice differ by about
-0.15); so no test voice has a twin in training. That gives the 47 of ``VARIANTS``. The quarter of them whose SHA-256 of the
-name is smallest is the test set: fixed by names alone, before anything was trained. English dialects go round in that order.
+The voices. espeak-ng 1.51 ships about a hundred variants. Left out are whispers, sound effects (announcer, Demonic,
+robots, RicishayMax) and a speed test; MBROLA voices are not used. Of what remains, walking in alphabetical order, a
+variant is taken if its spikes differ from those of every variant taken before (root mean square over 10 x 35
+relative-time counts, of their square roots, of four words at equal pitch and speed: more than 0.45, where steph,
+steph2 and steph3 differ by 0.11 to 0.16); so no test voice has a twin in training. That gives the 47 of ``VARIANTS``.
+The quarter of them whose SHA-256 of the name is smallest is the test set: fixed by names alone, before anything was
+trained. English dialects go round in that order.
 """
 
 from __future__ import annotations
@@ -54,15 +55,16 @@ DIALECTS = (
 )
 # fmt: off
 VARIANTS = (
-    "adam", "Alex", "Alicia", "Andrea", "Andy", "anika", "Annie", "antonio", "aunty", "belinda", "boris", "croak", "david",
-    "Denis", "ed", "edward", "f1", "f2", "f4", "Gene", "grandma", "gustave", "Henrique", "iven", "Jacky", "kaukovalta",
-    "klatt3", "Lee", "linda", "m2", "m3", "m4", "m8", "marcelo", "Marco", "Mario", "Michael", "Mike", "Nguyen", "pablo",
-    "paul", "pedro", "shelby", "steph", "Storm", "travis", "zac",
+    "adam", "Alex", "Alicia", "Andrea", "Andy", "anika", "Annie", "antonio", "aunty", "belinda", "boris", "croak",
+    "david", "Denis", "ed", "edward", "f1", "f2", "f4", "Gene", "grandma", "gustave", "Henrique", "iven", "Jacky",
+    "kaukovalta", "klatt3", "Lee", "linda", "m2", "m3", "m4", "m8", "marcelo", "Marco", "Mario", "Michael", "Mike",
+    "Nguyen", "pablo", "paul", "pedro", "shelby", "steph", "Storm", "travis", "zac",
 )
 _FEMALE = {"Alicia", "Andrea", "Annie", "anika", "aunty", "belinda", "f1", "f2", "f4", "grandma", "linda", "steph"}
 # fmt: on
 
-# How one voice varies from take to take. SHD's speakers take about 0.8 s a word; these speeds give about 0.45 s, which keeps the set small.
+# How one voice varies from take to take. SHD's speakers take about 0.8 s a word; these speeds give about 0.45 s, which
+# keeps the set small.
 _SPEED_WPM = (120, 190)
 _PITCH = (38, 62)
 _RANGE_PERCENT = (50, 150)
@@ -72,7 +74,7 @@ _SILENCE = 0.01  # 40 dB below the loudest frame
 
 
 class Voice(NamedTuple):
-    """One speaker: espeak-ng's variant, the dialect of its English, its gender as espeak-ng gives it, and whether it is test."""
+    """One speaker: espeak-ng's variant, its English dialect, its gender for espeak-ng, and whether it is test."""
 
     variant: str
     dialect: str
@@ -118,11 +120,15 @@ def find_espeak() -> tuple[str, str, Path]:
     """
     program = shutil.which("espeak-ng")
     if program is None:
-        raise ToolError("espeak-ng is not installed; it is needed only to make Ranvier Digits: sudo apt install espeak-ng")
+        raise ToolError(
+            "espeak-ng is not installed; it is needed only to make Ranvier Digits: sudo apt install espeak-ng"
+        )
     answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     match = re.search(r"text-to-speech: (\S+)\s+Data at: (.+)", answer.stdout)
     if match is None:
-        raise ToolError(f"{program} --version gave {answer.stdout!r} {answer.stderr!r}; a version and a data folder were expected")
+        raise ToolError(
+            f"{program} --version gave {answer.stdout!r} {answer.stderr!r}; a version and a data folder were expected"
+        )
     folder = Path(match[2].strip())
     missing = [name for name in VARIANTS if not (folder / "voices" / "!v" / name).is_file()]
     if missing:  # it would speak in its default voice without a word
@@ -131,7 +137,15 @@ def find_espeak() -> tuple[str, str, Path]:
 
 
 def speak(
-    word: str, language: str, variant: str, *, speed: int, pitch: int, range_percent: int, ending: str, program: str = "espeak-ng"
+    word: str,
+    language: str,
+    variant: str,
+    *,
+    speed: int,
+    pitch: int,
+    range_percent: int,
+    ending: str,
+    program: str = "espeak-ng",
 ) -> tuple[npt.NDArray[np.float32], int]:
     """One word spoken by espeak-ng, its silent ends cut off.
 
@@ -159,7 +173,7 @@ def speak(
         samples, rate = soundfile.read(io.BytesIO(answer.stdout), dtype="float32")
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise ToolError(f"espeak-ng gave no sound for {word!r} in voice {voice}: {answer.stderr.decode()!r}") from error
-    return trim_silence(samples, rate, f"{word!r} in voice {voice}"), rate
+    return trim_silence(np.asarray(samples, np.float32), rate, f"{word!r} in voice {voice}"), rate
 
 
 def trim_silence(samples: npt.NDArray[np.float32], rate: int, name: str = "audio") -> npt.NDArray[np.float32]:
@@ -170,7 +184,9 @@ def trim_silence(samples: npt.NDArray[np.float32], rate: int, name: str = "audio
     """
     size = max(int(rate * _FRAME_S), 1)
     starts = np.arange(0, len(samples), size)
-    energy = np.sqrt(np.add.reduceat(np.square(samples, dtype=np.float64), starts) / size) if len(starts) else np.zeros(1)
+    energy = (
+        np.sqrt(np.add.reduceat(np.square(samples, dtype=np.float64), starts) / size) if len(starts) else np.zeros(1)
+    )
     if energy.max() == 0:
         raise ToolError(f"{name}: silence")
     loud = np.flatnonzero(energy > _SILENCE * energy.max())
@@ -205,11 +221,11 @@ def make_digits(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Make Ranvier Digits: ``ranvier_digits_train.h5``, ``ranvier_digits_test.h5`` and ``ranvier_digits.json`` in ``folder``.
+    """Make Ranvier Digits: ``ranvier_digits_train.h5``, ``_test.h5`` and ``ranvier_digits.json`` in ``folder``.
 
-    Every voice says each of the 20 words ``takes`` times, at another speed, pitch, pitch range and tune each time. A sample
-    depends on its voice, word, take and the seed alone, so a larger set contains the smaller one, and with one version
-    of espeak-ng and of the numerical libraries it comes out the same again.
+    Every voice says each of the 20 words ``takes`` times, at another speed, pitch, pitch range and tune each time. A
+    sample depends on its voice, word, take and the seed alone, so a larger set contains the smaller one, and with one
+    version of espeak-ng and of the numerical libraries it comes out the same again.
 
     Args:
         folder: where to write; files of these names are replaced.
@@ -289,5 +305,10 @@ def make_digits(
 
 def _jobs(speakers: Iterable[int], takes: int, seed: int, program: str) -> list[_Job]:
     """All samples in an order shuffled by their keys, so that the first few hold many voices and words."""
-    jobs = [_Job(speaker, label, take, seed, program) for speaker in speakers for label in range(20) for take in range(takes)]
+    jobs = [
+        _Job(speaker, label, take, seed, program)
+        for speaker in speakers
+        for label in range(20)
+        for take in range(takes)
+    ]
     return sorted(jobs, key=lambda job: hashlib.sha256(job.key.encode()).digest())

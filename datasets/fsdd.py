@@ -1,7 +1,7 @@
 """The Free Spoken Digit Dataset as spikes: 2,000 recordings of 4 people, converted once and kept.
 
-The recordings (github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0) come as one NumPy archive: ``x`` int16, all
-samples joined, recording i is ``x[offsets[i]:offsets[i + 1]]``; ``digit``, ``speaker``, ``index`` [recordings];
+The recordings (github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0) come as one NumPy archive: ``x`` int16,
+all samples joined, recording i is ``x[offsets[i]:offsets[i + 1]]``; ``digit``, ``speaker``, ``index`` [recordings];
 ``speaker_names`` and ``sample_rate``.
 """
 

@@ -1,11 +1,13 @@
 """The compiled half of the inner-ear model: hair cells, auditory nerve fibres and bushy cells.
 
-Hair cell: Meddis (1986), JASA 79(3) 702 and (1988), JASA 83(3) 1056, explicit steps. Fibres: 40 per place, Bernoulli(P) per
-step, dead time 1 ms. Bushy cell: leaky integrate-and-fire with an exponential synaptic current, of Cramer et al. (2020).
+Hair cell: Meddis (1986), JASA 79(3) 702 and (1988), JASA 83(3) 1056, explicit steps. Fibres: 40 per place,
+Bernoulli(P) per step, dead time 1 ms. Bushy cell: leaky integrate-and-fire with an exponential synaptic current, of
+Cramer et al. (2020).
 
-Sampling. One trial per step and ready fibre succeeds with probability P, which is the same as: each trial owns a stretch of
-length -log(1 - P) of a Poisson process of rate 1, and succeeds if a point falls into it. So the distance to the next success
-is one exponential variate, and steps without a success cost one subtraction. Nothing is approximated.
+Sampling. One trial per step and ready fibre succeeds with probability P, which is the same as: each trial owns a
+stretch of length -log(1 - P) of a Poisson process of rate 1, and succeeds if a point falls into it. So the distance
+to the next success is one exponential variate, and steps without a success cost one subtraction. Nothing is
+approximated.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _TAU_SYN_S, _TAU_MEM_S, _REFRACTORY_S, _WEIGHT = 0.5e-3, 1e-3, 1e-3, 13000.0
 
 
 def new_states(seed: int, first: int, places: int) -> npt.NDArray[np.uint64]:
-    """Generator states uint64 [places, 4] for the places ``first``...: xoshiro256++ keyed by (seed, place), no overlap in practice."""
+    """Generator states uint64 [places, 4] of the places from ``first`` on: xoshiro256++ keyed by (seed, place)."""
     states = np.empty((places, 4), np.uint64)
     _seed_states(np.uint64(seed), first, states)
     return states
@@ -70,8 +72,10 @@ def release_probability(velocity: npt.NDArray[np.float32], rate: float) -> npt.N
     return -np.expm1(-hazard)
 
 
-def fibre_counts(probability: npt.NDArray[np.floating], rate: float, seed: int, place: int = 0) -> npt.NDArray[np.int64]:
-    """How many of the 40 fibres of a place fire in each step, int64 [steps], for the firing probabilities [steps]: to test."""
+def fibre_counts(
+    probability: npt.NDArray[np.floating], rate: float, seed: int, place: int = 0
+) -> npt.NDArray[np.int64]:
+    """How many of the 40 fibres fire in each step, int64 [steps], given the probabilities [steps]; to test."""
     out = np.empty(len(probability), np.int64)
     _fibres(np.asarray(probability, np.float64), round(_DEAD_S * rate), new_states(seed, place, 1), out)
     return out
@@ -150,7 +154,9 @@ def _rest(rate: float, free: Any, cleft: Any, store: Any) -> None:
 
 
 @numba.njit(cache=True, fastmath=True)
-def _hair_cell_tile(velocity: Any, start: int, size: int, rate: float, free: Any, cleft: Any, store: Any, hazard: Any) -> None:
+def _hair_cell_tile(
+    velocity: Any, start: int, size: int, rate: float, free: Any, cleft: Any, store: Any, hazard: Any
+) -> None:
     """Advance LANES hair cells by ``size`` steps; hazard [_TILE, LANES] receives -log(1 - P) of every step."""
     one, zero = np.float32(1.0), np.float32(0.0)
     a, ab, pool = np.float32(_A), np.float32(_A + _B), np.float32(_POOL)
@@ -179,7 +185,7 @@ def _hair_cell_tile(velocity: Any, start: int, size: int, rate: float, free: Any
             c_next = max(c + out - leave * c, zero)
             cleft[i] = c_next
             store[i] = max(w + recover * c - back, zero)
-            # -log(1 - p) = 2 atanh(s) with s = p / (2 - p); p stays below 0.5, where the series is exact to single precision
+            # -log(1 - p) = 2 atanh(s) with s = p / (2 - p); p stays below 0.5: the series is exact to single precision
             p = fire * c_next
             s = p / (two - p)
             z = s * s
@@ -207,8 +213,7 @@ def _run(velocity: Any, rate: float, states: Any, step_out: Any, place_out: Any,
     hazard = np.empty((_TILE, LANES), np.float32)
     _rest(rate, free, cleft, store)
 
-    dead = int(round(_DEAD_S * rate))
-    refractory = int(round(_REFRACTORY_S * rate))
+    dead, refractory = round(_DEAD_S * rate), round(_REFRACTORY_S * rate)
     decay_syn, decay_mem = math.exp(-1.0 / (_TAU_SYN_S * rate)), math.exp(-1.0 / (_TAU_MEM_S * rate))
     jump = _WEIGHT / FIBRES / rate
     fired = np.zeros((places, dead), np.int64)  # ring: how many fibres fired in each of the last `dead` steps
