@@ -296,7 +296,7 @@ def test_spikes_agree_with_the_reference_implementation(shared_data: Callable[[s
 
 
 def test_spikes_agree_with_files_made_by_the_reference_model(shared_data: Callable[[str], Path]) -> None:
-    """12 recordings of the Free Spoken Digit Dataset at 8 kHz that others converted, one run each: counts are compared."""
+    """12 recordings of the Free Spoken Digit Dataset at 8 kHz that others converted, one run each: counts only."""
     with np.load(shared_data("fsdd/fsdd_8k_int16.npz")) as archive:
         arrays = {name: archive[name] for name in ("x", "offsets", "digit", "speaker", "index")}
     ear, ours, theirs = Cochlea(), [], []
