@@ -8,6 +8,16 @@ from .readout import READOUTS
 from .schedule import Stage
 
 __all__ = [
-    "READOUTS", "Dense", "Network", "NetworkState", "Node", "Result", "Stage", "firing_rates", "load_network", "network_spec", "rate_loss",
+    "READOUTS",
+    "Dense",
+    "Network",
+    "NetworkState",
+    "Node",
+    "Result",
+    "Stage",
+    "firing_rates",
+    "load_network",
+    "network_spec",
+    "rate_loss",
     "save_network",
-]  # fmt: skip
+]

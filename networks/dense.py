@@ -16,12 +16,12 @@ class Dense(nn.Module):
 
     Args:
         bias: add a learnable constant current per target neuron.
-        batch_norm: normalise W s over batch and unpadded steps; feed-forward connections only (refused inside a loop), folded into the
-            weights at export.
-        dropout: probability of silencing a source neuron for a whole sample, in training, drawn once per forward; the others are scaled
-            by 1 / (1 - dropout).
-        init: ``auto`` (normal for feed-forward, orthogonal for a connection back), ``normal`` (standard deviation gain / sqrt(N_source)), ``orthogonal``,
-            or ``zeros``.
+        batch_norm: normalise W s over batch and unpadded steps; feed-forward connections only (refused inside a loop),
+            folded into the weights at export.
+        dropout: probability of silencing a source neuron for a whole sample, in training, drawn once per forward; the
+            others are scaled by 1 / (1 - dropout).
+        init: ``auto`` (normal for feed-forward, orthogonal for a connection back), ``normal`` (standard deviation gain
+            / sqrt(N_source)), ``orthogonal``, or ``zeros``.
         gain: scale of the initial weights, finite.
         weight: initial weights [N_target, N_source], instead of ``init``.
         learn: whether the weights (and bias) are learned.
@@ -64,7 +64,9 @@ class Dense(nn.Module):
         self.built = False
 
     def build(self, n_source: int, n_target: int, loop: bool, label: str) -> None:
-        """Allocate the weights; called by ``Network.connect``. Raises :class:`GraphError` if this object is already connected."""
+        """Allocate the weights; called by ``Network.connect``. Raises :class:`GraphError` if this object is already
+        connected.
+        """
         if self.built:
             raise GraphError(f"{label}: this Dense object is already connected; use a new one for each connection")
         options = self._options
@@ -105,7 +107,8 @@ class Dense(nn.Module):
         return torch.bernoulli(self.weight.new_full((batch, self.weight.shape[1]), keep)) / keep
 
     def forward(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The current of a whole sequence: ``source`` [T, B, N_source] to [T, B, N_target]. ``valid`` [T, B] marks unpadded steps.
+        """The current of a whole sequence: ``source`` [T, B, N_source] to [T, B, N_target]. ``valid`` [T, B] marks
+        unpadded steps.
 
         Raises:
             DataError: in training with batch norm, for a single unpadded step, of which there are no statistics.

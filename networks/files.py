@@ -1,4 +1,5 @@
-"""A network as files: ``graph.json`` (nodes, connections, step programs) and ``model.safetensors`` (weights and values).
+"""A network as files: ``graph.json`` (nodes, connections, step programs) and ``model.safetensors`` (weights and
+values).
 
 Nothing in them is code: a network reads back, evaluates and exports without the class that defined its neurons.
 """
@@ -27,7 +28,9 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def network_spec(net: Network) -> dict[str, Any]:
-    """The graph and its step programs as JSON data. Raises :class:`ConfigError` for a surrogate that could not be read back."""
+    """The graph and its step programs as JSON data. Raises :class:`ConfigError` for a surrogate that could not be read
+    back.
+    """
     nodes = []
     for name, data in net.graph.nodes(data=True):
         node: dict[str, Any] = {"name": name, "kind": data["kind"], "size": data["size"]}
@@ -66,13 +69,16 @@ def save_network(net: Network, folder: str | Path) -> None:
 
 
 def load_network(folder: str | Path) -> Network:
-    """Read what :func:`save_network` wrote. Raises :class:`RunError`, naming the file, for anything missing, damaged or of another format."""
+    """Read what :func:`save_network` wrote. Raises :class:`RunError`, naming the file, for anything missing, damaged or
+    of another format.
+    """
     folder = Path(folder)
     graph_path, weights_path = folder / GRAPH_FILE, folder / WEIGHTS_FILE
     for path in (graph_path, weights_path):
         if not path.is_file():
             raise RunError(
-                f"{path} does not exist; a run folder holds {GRAPH_FILE} and {WEIGHTS_FILE} once training has finished its first epoch"
+                f"{path} does not exist; a run folder holds {GRAPH_FILE} and {WEIGHTS_FILE} once training has "
+                "finished its first epoch"
             )
     try:
         spec = json.loads(graph_path.read_text(encoding="utf-8"))
@@ -101,10 +107,14 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         if node["kind"] == "input":
             net.input(node["size"], name=node["name"], kind=node["port"])
             continue
+        if node["kind"] != "population":
+            raise ConfigError(f"node {node['name']!r} is of the unknown kind {node['kind']!r}")
         program = StepProgram.from_json(node["program"])
         values = _part(tensors, f"populations.{node['name']}.")
         net.population(ProgramNeuron(node["size"], program, values, net.dt, str(node["model"])), name=node["name"])
     for edge in spec["connections"]:
+        if edge["kind"] != Dense.kind:
+            raise ConfigError(f"connection {edge['name']!r} is of the unknown kind {edge['kind']!r}")
         own = _part(tensors, f"connections.{edge['name']}.")
         # the shape is compared before anything of the size that the file claims is allocated
         shape = tuple(net.graph.nodes[edge[end]]["size"] for end in ("target", "source"))

@@ -20,7 +20,9 @@ from .schedule import Stage, make_schedule
 
 HISTORY = "history"
 NetworkState = dict[str, dict[str, Tensor]]
-"""Per population: its states [B, N] and, where a connection from it has a delay, ``history`` [D, B, N], its last D outputs."""
+"""Per population: its states [B, N] and, where a connection from it has a delay, ``history`` [D, B, N], its last D
+outputs.
+"""
 INPUT_KINDS = ("events", "counts")
 
 
@@ -35,8 +37,8 @@ class Node:
 class Result(NamedTuple):
     """What a forward pass gives.
 
-    ``output`` is the readout [B, N], or, without one, the last population's output [T, B, N]. ``state`` continues the run. ``recorded`` maps each
-    requested name to its sequence [T, B, N].
+    ``output`` is the readout [B, N], or, without one, the last population's output [T, B, N]. ``state`` continues the
+    run. ``recorded`` maps each requested name to its sequence [T, B, N].
     """
 
     output: Tensor
@@ -67,10 +69,11 @@ class Network(nn.Module):
         self.readout_of: tuple[str, str] | None = None
         self._stages: tuple[Stage, ...] | None = None
 
-    # -- building -------------------------------------------------------------------------------------------------------------
+    # -- building ------------------------------------------------------------------------
 
     def input(self, size: int, name: str | None = None, kind: str = "counts") -> Node:
-        """Add an input port of ``size`` channels. ``kind`` is what a device will receive: ``events`` (0 or 1) or ``counts`` (0 to 255).
+        """Add an input port of ``size`` channels. ``kind`` is what a device will receive: ``events`` (0 or 1) or
+        ``counts`` (0 to 255).
 
         Raises:
             ConfigError: for a size or kind that does not exist.
@@ -110,12 +113,13 @@ class Network(nn.Module):
     ) -> str:
         """Connect two nodes; returns the connection's name.
 
-        ``delay`` is in ms, a whole number of steps. By default it is 0 for a connection to a population added later than its source, and one step for
-        a connection back (or from a population to itself).
+        ``delay`` is in ms, a whole number of steps. By default it is 0 for a connection to a population added later
+        than its source, and one step for a connection back (or from a population to itself).
 
         Raises:
             ConfigError: for a delay that is not a whole number of steps, or something else than a connection.
-            GraphError: for an unknown node, a connection into an input, a name that is taken, or a connection object used before.
+            GraphError: for an unknown node, a connection into an input, a name that is taken, or a connection object
+                used before.
         """
         if not isinstance(connection, Dense):
             raise ConfigError(f"connect takes a connection such as Dense(), got {type(connection).__name__}")
@@ -133,7 +137,9 @@ class Network(nn.Module):
         return key
 
     def readout(self, population: Node | str, kind: str = "sum") -> None:
-        """Make the output one vector per sample: ``sum``, ``sum_softmax``, ``mean``, ``max`` or ``last`` of the population's output over time."""
+        """Make the output one vector per sample: ``sum``, ``sum_softmax``, ``mean``, ``max`` or ``last`` of the
+        population's output over time.
+        """
         node = self._node(population)
         if kind not in READOUTS:
             raise ConfigError(f"readout must be one of {', '.join(READOUTS)}, got {kind!r}")
@@ -173,24 +179,28 @@ class Network(nn.Module):
         steps = round(delay / self.dt) if isinstance(delay, Real) and math.isfinite(delay) else -1
         if steps < 0 or abs(steps * self.dt - delay) > 1e-6 * max(1.0, abs(delay)):
             raise ConfigError(
-                f"{label}: delay must be a finite time of a whole number of steps of {self.dt} ms, 0 or more; got {delay} ms"
+                f"{label}: delay must be a finite time of a whole number of steps of {self.dt} ms, 0 or more; got "
+                f"{delay} ms"
             )
         return steps
 
-    # -- running --------------------------------------------------------------------------------------------------------------
+    # -- running -------------------------------------------------------------------------
 
     @property
     def inputs(self) -> list[str]:
         return [n for n, kind in self.graph.nodes(data="kind") if kind == "input"]
 
     def schedule(self) -> tuple[Stage, ...]:
-        """The stages in their order. Raises :class:`GraphError` for a cycle of total delay 0 or a batch norm inside a loop."""
+        """The stages in their order. Raises :class:`GraphError` for a cycle of total delay 0 or a batch norm inside a
+        loop.
+        """
         if self._stages is None:
             stages = make_schedule(self.graph)
             for key in (k for stage in stages for k in stage.links):
                 if self.connection(key).norm is not None:
                     raise GraphError(
-                        f"connection {key!r} lies inside a loop, where batch norm is not possible; use it on feed-forward connections"
+                        f"connection {key!r} lies inside a loop, where batch norm is not possible; use it on "
+                        "feed-forward connections"
                     )
             self._stages = stages
         return self._stages
@@ -235,14 +245,16 @@ class Network(nn.Module):
 
         Args:
             x: [T, B, N] of the input, or a mapping from input names to such tensors.
-            state: where to continue; by default :meth:`initial_state`. Running in chunks equals running at once (in evaluation: dropout masks and
-                batch statistics are drawn anew by every forward). Gradients flow through it; detach its tensors to cut them.
+            state: where to continue; by default :meth:`initial_state`. Running in chunks equals running at once (in
+                evaluation: dropout masks and batch statistics are drawn anew by every forward). Gradients flow through
+                it; detach its tensors to cut them.
             lengths: [B], unpadded steps of each sample; masks readouts, batch statistics and the final state.
             record: names of populations (their output) or ``population.state``.
 
         Raises:
             ConfigError: for something unknown in ``record``.
-            DataError: for wrong shapes, zero-sized or non-finite input, a state of another network or batch, lengths outside 1 to T.
+            DataError: for wrong shapes, zero-sized or non-finite input, a state of another network or batch, lengths
+                outside 1 to T.
             GraphError: for a network that cannot run.
         """
         sequences = self._checked(x)
@@ -350,7 +362,8 @@ class Network(nn.Module):
             size = self.graph.nodes[name]["size"]
             if not isinstance(sequence, Tensor) or sequence.is_complex():
                 raise DataError(
-                    f"input {name!r} must be a tensor of numbers, got {getattr(sequence, 'dtype', type(sequence).__name__)}"
+                    f"input {name!r} must be a tensor of numbers, got "
+                    f"{getattr(sequence, 'dtype', type(sequence).__name__)}"
                 )
             if sequence.ndim != 3 or sequence.shape[2] != size or 0 in sequence.shape:
                 raise DataError(
@@ -385,13 +398,17 @@ class Network(nn.Module):
 
     @staticmethod
     def _check_state(state: NetworkState, expected: NetworkState) -> None:
-        shapes, wanted = (
-            {n: {k: tuple(v.shape) for k, v in own.items()} for n, own in s.items()} for s in (state, expected)
-        )
+        try:
+            shapes, wanted = (
+                {n: {k: tuple(v.shape) for k, v in own.items()} for n, own in s.items()} for s in (state, expected)
+            )
+        except AttributeError as error:
+            raise DataError(f"state must be what an earlier run returned as its state ({error})") from error
         for name in (*wanted, *shapes):
             if shapes.get(name) != wanted.get(name):
                 raise DataError(
-                    f"state of {name!r} must hold {wanted.get(name, {})}, got {shapes.get(name, {})}; it belongs to another network or batch size"
+                    f"state of {name!r} must hold {wanted.get(name, {})}, got {shapes.get(name, {})}; it belongs to "
+                    "another network or batch size"
                 )
 
     def _like(self) -> Tensor:

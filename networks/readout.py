@@ -40,7 +40,8 @@ READOUTS: dict[str, Callable[[Tensor, Tensor | None, Tensor | None], Tensor]] = 
     "max": _max,
     "last": _last,
 }
-"""Readouts by name. ``sum_softmax`` is used in training; evaluation and export take the plain sum of the state for it."""
+"""Readouts by name. ``sum_softmax`` is used in training; evaluation and export take the plain sum of the state for it.
+"""
 
 
 def read_out(kind: str, y: Tensor, valid: Tensor | None, lengths: Tensor | None, training: bool) -> Tensor:

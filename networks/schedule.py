@@ -13,7 +13,9 @@ from ..errors import GraphError
 class Stage:
     """Populations run together over T, in their order within a step, and the keys of the connections among them.
 
-    A feed-forward population is a stage of its own without connections inside; a strongly connected component is one stage."""
+    A feed-forward population is a stage of its own without connections inside; a strongly connected component is one
+    stage.
+    """
 
     populations: tuple[str, ...]
     links: tuple[str, ...]

@@ -12,11 +12,13 @@ from .trace import fire, reset
 class AdLIF(Neuron):
     """Adaptive LIF with adaptation coupled to the membrane, in the symplectic-Euler form (SE-adLIF).
 
-    v[k] = decay_mem v[k-1] + (1 - decay_mem) (I[k] - w[k-1]); spike s[k] when v > threshold; v is reset (to ``v_reset`` by default); then, with v
-    after the reset, w[k] = decay_w w[k-1] + (1 - decay_w) q (a v[k] + b s[k]). An input of weight g raises v by (1 - decay_mem) g.
-    [Baronig, Ferrand, Sabathiel, Legenstein 2025, "Advancing spatio-temporal processing through adaptation in SNNs"]
+    v[k] = decay_mem v[k-1] + (1 - decay_mem) (I[k] - w[k-1]); spike s[k] when v > threshold; v is reset (to ``v_reset``
+    by default); then, with v after the reset, w[k] = decay_w w[k-1] + (1 - decay_w) q (a v[k] + b s[k]). An input of
+    weight g raises v by (1 - decay_mem) g. [Baronig, Ferrand, Sabathiel, Legenstein 2025, "Advancing spatio-temporal
+    processing through adaptation in SNNs"]
 
-    Parameters: ``tau_mem``, ``tau_w`` (ms), ``a`` in [0, 1], ``b`` in [0, 2], ``q``, ``threshold``, ``v_reset``. States: ``v``, ``w``.
+    Parameters: ``tau_mem``, ``tau_w`` (ms), ``a`` in [0, 1], ``b`` in [0, 2], ``q``, ``threshold``, ``v_reset``.
+    States: ``v``, ``w``.
     """
 
     tau_mem = Parameter(15.0, unit="ms", bounds=(0.1, 1000.0))

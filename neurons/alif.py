@@ -12,8 +12,8 @@ from .trace import fire
 class ALIF(Neuron):
     """LIF whose threshold rises with its own spikes.
 
-    v[k] = decay_mem v[k-1] + I[k]; spike s[k] when v > threshold + beta a[k-1]; a[k] = decay_adapt a[k-1] + (1 - decay_adapt) s[k]. ``subtract`` subtracts
-    the base threshold. [Bellec et al. 2018, LSNN; Yin, Corradi, Bohte 2021]
+    v[k] = decay_mem v[k-1] + I[k]; spike s[k] when v > threshold + beta a[k-1]; a[k] = decay_adapt a[k-1] + (1 -
+    decay_adapt) s[k]. ``subtract`` subtracts the base threshold. [Bellec et al. 2018, LSNN; Yin, Corradi, Bohte 2021]
 
     Parameters: ``tau_mem``, ``tau_adapt`` (ms), ``beta``, ``threshold``, ``v_reset``. States: ``v``, ``a``.
     """

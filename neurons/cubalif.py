@@ -12,8 +12,9 @@ from .trace import fire
 class CuBaLIF(Neuron):
     """Current-based LIF: a synaptic current between input and membrane.
 
-    i_syn[k] = decay_syn i_syn[k-1] + I[k]; v[k] = decay_mem v[k-1] + i_syn[k]; spike when v > threshold. An input of weight w raises
-    i_syn by w, in the same step. [Neftci, Mostafa, Zenke 2019, with the new current in the membrane as in snnTorch's Synaptic]
+    i_syn[k] = decay_syn i_syn[k-1] + I[k]; v[k] = decay_mem v[k-1] + i_syn[k]; spike when v > threshold. An input of
+    weight w raises i_syn by w, in the same step. [Neftci, Mostafa, Zenke 2019, with the new current in the membrane as
+    in snnTorch's Synaptic]
 
     Parameters: ``tau_syn``, ``tau_mem`` (ms), ``threshold``, ``v_reset``. States: ``i_syn``, ``v``.
     """

@@ -1,4 +1,6 @@
-"""Running step programs over time. The eager engine is a plain torch loop: the specification that others are tested against."""
+"""Running step programs over time. The eager engine is a plain torch loop: the specification that others are tested
+against.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Link:
-    """A connection inside a stage. ``weight`` [N_target, N_source]; ``delay`` in steps; ``mask`` [B, N_source] multiplies the source's output."""
+    """A connection inside a stage. ``weight`` [N_target, N_source]; ``delay`` in steps; ``mask`` [B, N_source]
+    multiplies the source's output.
+    """
 
     source: str
     target: str
@@ -54,7 +58,8 @@ def run_eager(
         links: connections among them.
         currents: input of each cell from outside the stage, [T, B, N].
         states: state of each cell before the first step, [B, N] each.
-        history: outputs of each cell before the first step, [D, B, N], latest last, D at least the longest delay of its links.
+        history: outputs of each cell before the first step, [D, B, N], latest last, D at least the longest delay of its
+            links.
         keep_states: keep the states of all steps; otherwise only the last (the lists then have one entry).
     """
     steps = {c.name: currents[c.name].unbind(0) for c in cells}

@@ -9,7 +9,8 @@ from .neuron import Neuron, Parameter, State
 
 
 class Integrator(Neuron):
-    """Leaky integrator that does not spike; a readout. v[k] = decay v[k-1] + I[k], and v is the output. ``tau_mem=inf`` does not leak.
+    """Leaky integrator that does not spike; a readout. v[k] = decay v[k-1] + I[k], and v is the output. ``tau_mem=inf``
+    does not leak.
 
     Parameter: ``tau_mem`` (ms). State: ``v``.
     """

@@ -12,12 +12,14 @@ from .trace import fire
 class Izhikevich(Neuron):
     """Izhikevich's neuron, in mV and ms.
 
-    v' = k2 v^2 + k1 v + k0 - u + I, u' = a (b v - u); at v > v_peak a spike, v = c, u = u + d. ``current`` is I, in mV / ms, and is scaled by dt.
-    ``integrator`` pins the order of the updates, on which the firing patterns depend: ``izh2004`` (default: v by one Euler step, then u with the new v, as
-    in figure 1 of the 2004 paper), ``izh2003`` (two half steps of v, then u, as in net.m of the 2003 paper), ``euler`` (both from the old values).
-    [Izhikevich 2003, IEEE TNN 14(6); 2004, IEEE TNN 15(5)]
+    v' = k2 v^2 + k1 v + k0 - u + I, u' = a (b v - u); at v > v_peak a spike, v = c, u = u + d. ``current`` is I, in mV
+    / ms, and is scaled by dt. ``integrator`` pins the order of the updates, on which the firing patterns depend:
+    ``izh2004`` (default: v by one Euler step, then u with the new v, as in figure 1 of the 2004 paper), ``izh2003``
+    (two half steps of v, then u, as in net.m of the 2003 paper), ``euler`` (both from the old values). [Izhikevich
+    2003, IEEE TNN 14(6); 2004, IEEE TNN 15(5)]
 
-    Parameters: ``a``, ``b``, ``c`` (mV), ``d``, ``k2``, ``k1``, ``k0``, ``v_peak`` (mV), ``v_start``, ``u_start``. States: ``v``, ``u``.
+    Parameters: ``a``, ``b``, ``c`` (mV), ``d``, ``k2``, ``k1``, ``k0``, ``v_peak`` (mV), ``v_start``, ``u_start``.
+    States: ``v``, ``u``.
     """
 
     a = Parameter(0.02, unit="1/ms")

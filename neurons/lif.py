@@ -17,8 +17,8 @@ def decay(tau: Tensor, dt: float, integrator: str) -> Tensor:
 class LIF(Neuron):
     """Leaky integrate-and-fire.
 
-    v[k] = decay v[k-1] + I[k]; spike when v > threshold; decay = exp(-dt / tau_mem), or 1 - dt / tau_mem under ``integrator="euler"``.
-    An input of weight w raises v by w. [Gerstner et al. 2014, Neuronal Dynamics, 1.3]
+    v[k] = decay v[k-1] + I[k]; spike when v > threshold; decay = exp(-dt / tau_mem), or 1 - dt / tau_mem under
+    ``integrator="euler"``. An input of weight w raises v by w. [Gerstner et al. 2014, Neuronal Dynamics, 1.3]
 
     Parameters: ``tau_mem`` (ms), ``threshold``, ``v_reset`` (for ``reset="to_value"``). State: ``v``.
     """

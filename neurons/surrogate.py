@@ -1,7 +1,8 @@
 """Surrogate gradients: spikes are a step forward, and have one of these derivatives backward.
 
-Each is a frozen dataclass with one number, ``width``, in units of the membrane potential (larger = wider). ``derivative(x)`` with
-``x = v - threshold`` is written with traceable operations only, so that a fused kernel can print it.
+Each is a frozen dataclass with one number, ``width``, in units of the membrane potential (larger = wider).
+``derivative(x)`` with ``x = v - threshold`` is written with traceable operations only, so that a fused kernel can print
+it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Surrogate:
         """
         if SURROGATES.get(self.kind) is not type(self):
             raise ConfigError(
-                f"{type(self).__name__} cannot be saved: give it a kind of its own and set SURROGATES[{type(self).__name__}.kind] to it"
+                f"{type(self).__name__} cannot be saved: give it a kind of its own and set "
+                f"SURROGATES[{type(self).__name__}.kind] to it"
             )
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields(self)}}
 
@@ -80,7 +82,9 @@ class FastSigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class ATan(Surrogate):
-    """1 / (1 + (x / width)^2), with peak 1. Fang et al. 2021 (PLIF), whose alpha is 2 / (pi width) and whose peak is alpha / 2."""
+    """1 / (1 + (x / width)^2), with peak 1. Fang et al. 2021 (PLIF), whose alpha is 2 / (pi width) and whose peak is
+    alpha / 2.
+    """
 
     width: float = 0.3
     kind: ClassVar[str] = "atan"
@@ -151,7 +155,9 @@ SURROGATES: dict[str, type[Surrogate]] = {
 
 
 def surrogate_from_spec(spec: Mapping[str, Any]) -> Surrogate:
-    """Build a surrogate from ``{"kind": "triangle", "width": 1.0}``. Raises :class:`ConfigError` for an unknown kind or field."""
+    """Build a surrogate from ``{"kind": "triangle", "width": 1.0}``. Raises :class:`ConfigError` for an unknown kind or
+    field.
+    """
     kind = spec.get("kind")
     if not isinstance(kind, str) or kind not in SURROGATES:
         raise ConfigError(f"surrogate: unknown kind {kind!r}; known: {', '.join(SURROGATES)}")

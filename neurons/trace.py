@@ -1,7 +1,7 @@
 """Tracing: from a neuron's Python ``step`` to a step program.
 
-The step is called once with torch.fx proxies in place of its arguments. Each operation it performs is checked and appended
-at once, so that an error carries the line of the user's code that caused it.
+The step is called once with torch.fx proxies in place of its arguments. Each operation it performs is checked and
+appended at once, so that an error carries the line of the user's code that caused it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .program import Arg, Builder
 from .surrogate import FastSigmoid, Surrogate
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep  # noqa: PTH120
-_ACTIVE_SURROGATE: ContextVar[Surrogate] = ContextVar("surrogate", default=FastSigmoid())
+_ACTIVE_SURROGATE: ContextVar[Surrogate] = ContextVar("surrogate", default=FastSigmoid())  # noqa: B039 (frozen)
 
 
 @contextmanager
@@ -37,15 +37,18 @@ def use_surrogate(surrogate: Surrogate) -> Iterator[None]:
 
 
 def fire(x: Any) -> Any:
-    """Spike where ``x`` (usually ``v - threshold``) is above 0: 1, else 0, with the neuron's surrogate in the backward pass."""
+    """Spike where ``x`` (usually ``v - threshold``) is above 0: 1, else 0, with the neuron's surrogate in the backward
+    pass.
+    """
     if isinstance(x, fx.Proxy):
         return x.tracer.create_proxy("call_function", fire, (x,), {})
     return _ACTIVE_SURROGATE.get()(x)
 
 
 def reset(v: Any, spike: Any) -> Any:
-    """Marks where in ``step`` the membrane reset happens, when later lines need the value after it; without it the library
-    resets at the end of the step. What it does (subtract, to a value, nothing) is the population's choice."""
+    """Marks where in ``step`` the membrane reset happens, when later lines need the value after it; without it the
+    library resets at the end of the step. What it does (subtract, to a value, nothing) is the population's choice.
+    """
     if isinstance(v, fx.Proxy):
         return v.tracer.create_proxy("call_function", reset, (v, spike), {})
     raise TraceError(
@@ -101,19 +104,21 @@ def _clamp(b: Builder, x: Arg, low: Arg | None = None, high: Arg | None = None) 
 
 _BY_NAME: dict[str, Callable[..., Arg]] = {
     "add": _plain("add"), "sub": _plain("sub"), "mul": _plain("mul"), "truediv": _plain("div"), "div": _plain("div"),
-    "neg": _plain("neg"), "abs": _plain("abs"), "minimum": _plain("min"), "maximum": _plain("max"), "exp": _plain("exp"),
-    "reciprocal": _plain("reciprocal"), "sqrt": _plain("sqrt"), "where": _plain("where"), "detach": _plain("detach"),
+    "neg": _plain("neg"), "abs": _plain("abs"), "minimum": _plain("min"), "maximum": _plain("max"),
+    "exp": _plain("exp"), "reciprocal": _plain("reciprocal"), "sqrt": _plain("sqrt"), "where": _plain("where"),
+    "detach": _plain("detach"),
     "gt": _plain("gt"), "ge": _plain("ge"), "lt": _swap("gt"), "le": _swap("ge"), "pow": _power,
     "and_": _logic("mul"), "logical_and": _logic("mul"), "or_": _logic("max"), "logical_or": _logic("max"),
     "invert": _logic("not"), "logical_not": _logic("not"),
     "square": lambda b, x: b.emit("mul", x, x), "relu": lambda b, x: b.emit("max", x, 0.0),
-    "sigmoid": _sigmoid, "tanh": _tanh, "clamp": _clamp, "clip": _clamp, "fire": _plain("fire"), "reset": _plain("reset"),
+    "sigmoid": _sigmoid, "tanh": _tanh, "clamp": _clamp, "clip": _clamp,
+    "fire": _plain("fire"), "reset": _plain("reset"),
     "rsub": lambda b, x, y: b.emit("sub", y, x), "pos": lambda b, x: x,
     "zeros_like": lambda b, x: 0.0, "ones_like": lambda b, x: 1.0,
 }  # fmt: skip
 
-_REDUCTIONS = {"sum", "mean", "max", "min", "prod", "norm", "matmul", "mm", "dot", "argmax", "std", "var", "softmax", "cumsum",
-               "any", "all", "sort", "amax", "amin"}  # fmt: skip
+_REDUCTIONS = {"sum", "mean", "max", "min", "prod", "norm", "matmul", "mm", "dot", "argmax", "std", "var", "softmax",
+               "cumsum", "any", "all", "sort", "amax", "amin"}  # fmt: skip
 
 
 class _StepTracer(fx.Tracer):
@@ -137,7 +142,8 @@ class _StepTracer(fx.Tracer):
             return float(arg)
         if isinstance(arg, Tensor):
             self.fail(
-                "a tensor is used directly and would be frozen into the program; declare it as a Parameter and read it from p, or write a number"
+                "a tensor is used directly and would be frozen into the program; declare it as a Parameter and "
+                "read it from p, or write a number"
             )
         self.fail(f"an operand of type {type(arg).__name__} is neither a value of the step nor a number")
 
@@ -218,8 +224,8 @@ def trace_step(
     """Trace ``step(*states, current, p)``. Returns the builder with its operations, the next states and the output.
 
     Raises:
-        TraceError: naming file and line, for control flow on values, reductions, unknown operations, tensors used directly, whatever else
-            the step raises, and a wrong number of results. ``where`` names the step in it.
+        TraceError: naming file and line, for control flow on values, reductions, unknown operations, tensors used
+            directly, whatever else the step raises, and a wrong number of results. ``where`` names the step in it.
     """
     known = list(known)
     builder = Builder([*states, "current", *known])
@@ -234,7 +240,8 @@ def trace_step(
     results = result if isinstance(result, tuple) else (result,)
     if len(results) != len(states) + 1:
         raise TraceError(
-            f"{where} must return its {len(states)} next state(s) ({', '.join(states) or 'none'}) and then its output; it returned {len(results)} value(s)"
+            f"{where} must return its {len(states)} next state(s) ({', '.join(states) or 'none'}) and then its "
+            f"output; it returned {len(results)} value(s)"
         )
     values: list[Arg] = []
     for label, item in zip((*states, "output"), results, strict=True):

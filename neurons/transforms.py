@@ -1,4 +1,5 @@
-"""What the library adds to a traced step: reset, delayed reset, refractoriness and a detached reset, for every neuron alike.
+"""What the library adds to a traced step: reset, delayed reset, refractoriness and a detached reset, for every neuron
+alike.
 
 All are arithmetic on the program, so every engine and every exporter gets them for nothing and their gradients live.
 """
@@ -20,9 +21,10 @@ REFRACTORY_STEPS = "refractory_steps"
 class ResetRule:
     """How a population resets.
 
-    ``state`` is the state that is reset, ``amount`` the parameter subtracted (``subtract``) or taken (``to_value``). ``delayed`` resets
-    one step later, after that step's update and before its spike (snnTorch's convention). ``detach`` cuts the gradient through the
-    spike of the reset alone. ``refractory`` adds the counter: while it is above 0 no spike is fired and ``state`` holds.
+    ``state`` is the state that is reset, ``amount`` the parameter subtracted (``subtract``) or taken (``to_value``).
+    ``delayed`` resets one step later, after that step's update and before its spike (snnTorch's convention). ``detach``
+    cuts the gradient through the spike of the reset alone. ``refractory`` adds the counter: while it is above 0 no
+    spike is fired and ``state`` holds.
     """
 
     kind: str
@@ -47,7 +49,9 @@ class ResetRule:
         return states
 
     def arithmetic(self, b: Builder, v: Arg, spike: Arg) -> Arg:
-        """``v - spike amount`` or ``v (1 - spike) + amount spike``; the second gives the amount exactly where there was a spike."""
+        """``v - spike amount`` or ``v (1 - spike) + amount spike``; the second gives the amount exactly where there was
+        a spike.
+        """
         if self.kind == "none":
             return v
         if self.detach:
@@ -64,7 +68,8 @@ def complete(
     """Rewrite a traced step under ``rule``; returns the new builder, next states (with those the rule adds) and output.
 
     Raises:
-        TraceError: for a step that fires or resets more than once, whose ``reset()`` has no effect, or whose reset state cannot be told apart.
+        TraceError: for a step that fires or resets more than once, whose ``reset()`` has no effect, or whose reset
+            state cannot be told apart.
         ConfigError: for refractoriness of a neuron that never spikes.
     """
     fires = [op.name for op in raw.ops if op.kind == "fire"]
@@ -77,7 +82,8 @@ def complete(
         raise TraceError(f"{where}: reset() is called but no State is declared with reset=True")
     if marks and rule.state is not None and marks[0] not in prune(raw.ops, [next_state[rule.state]]):
         raise TraceError(
-            f"{where}: the value that reset() returns must reach the next {rule.state}, as in {rule.state} = reset({rule.state}, spike)"
+            f"{where}: the value that reset() returns must reach the next {rule.state}, as in {rule.state} = "
+            f"reset({rule.state}, spike)"
         )
     if rule.refractory and not fires:
         raise ConfigError(f"{where}: refractory is set but the step never fires")
@@ -87,7 +93,8 @@ def complete(
         shared = updated in [v for s, v in next_state.items() if s != rule.state]
         if shared or updated not in [op.name for op in raw.ops]:
             raise TraceError(
-                f"{where}: with a delayed reset or refractoriness the next {rule.state} must be computed in the step and be no other state's value too"
+                f"{where}: with a delayed reset or refractoriness the next {rule.state} must be computed in the step "
+                "and be no other state's value too"
             )
 
     b = Builder(reserved)
