@@ -63,6 +63,7 @@ class DataConfig:
     relative: bool = opt(False, "stretch every sample to fill the window (relative time)")
     channels: int = opt(700, "channels of the files", low=1)
     channel_factor: int = opt(5, "how many neighbouring channels are added into one", low=1)
+    lengths: bool = opt(False, "end each sample at its last event: later steps count in no readout, statistic or rate")
     max_count: int = opt(255, "counts per bin saturate here; 1 makes the input binary events", low=1, high=255)
 
 
@@ -100,7 +101,7 @@ class ModelConfig:
         True, "learn the strength of adaptation (a and b of AdLIF, beta of ALIF), one per neuron"
     )
     threshold: float = opt(1.0, "firing threshold", low=1e-6)
-    reset: str = opt("", "subtract, to_value or none; empty: the neuron's own", ("", "subtract", "to_value", "none"))
+    reset: str = opt("own", "reset after a spike; own: the neuron's own", ("own", "subtract", "to_value", "none"))
     detach_reset: bool = opt(False, "no gradient through the reset")
     refractory: float = opt(0.0, "refractory time in ms", low=0)
     surrogate: str = opt("fast_sigmoid", "derivative of the spike in the backward pass", SURROGATES)
@@ -251,9 +252,7 @@ def checked(config: Config, where: str = "configuration") -> Config:
             if choices and item not in choices:
                 close = difflib.get_close_matches(str(item), choices, 1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise ConfigError(
-                    f"{where}: {key} must be one of {', '.join(c or repr(c) for c in choices)}; got {item!r}{hint}"
-                )
+                raise ConfigError(f"{where}: {key} must be one of {', '.join(choices)}; got {item!r}{hint}")
             low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
             if isinstance(item, int | float) and not (math.isfinite(item) and low <= item <= high):
                 raise ConfigError(f"{where}: {key} must be {_range(low, high)}, got {item}")

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets import BinnedDataset, Binning, Joined, SpikeFile
+from ..datasets.binning import LARGEST_COUNT
 from ..datasets.digits import DATA_FOLDER
-from ..datasets.shd import Joined, SpikeFile
 from ..errors import ConfigError, DataError
+from .augmentation import augmented
 from .config import AugmentConfig, Config
 
 
@@ -39,46 +41,62 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """Samples as counts [N, T, C] uint8, with labels [N] and speakers [N]."""
+    """Labelled samples of a run, as batches of counts. ``max_count`` saturates them, ``padded`` gives the batches lengths."""
 
-    counts: np.ndarray
-    labels: np.ndarray
-    speakers: np.ndarray
-    classes: tuple[str, ...]
+    data: BinnedDataset
+    max_count: int = 255
+    padded: bool = False
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.data)
 
     @property
     def channels(self) -> int:
-        return self.counts.shape[2]
+        return self.data.channels
 
-    def take(self, rows: np.ndarray) -> Split:
-        return replace(self, counts=self.counts[rows], labels=self.labels[rows], speakers=self.speakers[rows])
+    @property
+    def steps(self) -> int:
+        return self.data.steps
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.data.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.data.labels
+
+    @property
+    def speakers(self) -> np.ndarray:
+        return self.data.speakers
+
+    def take(self, chosen: np.ndarray) -> Split:
+        """The samples ``chosen``: indices, or a mask [N]."""
+        return replace(self, data=self.data.subset(chosen))
 
     def batch(
         self, rows: np.ndarray, rng: np.random.Generator | None = None, augment: AugmentConfig | None = None
     ) -> Batch:
-        counts = torch.from_numpy(np.ascontiguousarray(self.counts[rows].transpose(1, 0, 2)))
-        targets = torch.nn.functional.one_hot(torch.from_numpy(self.labels[rows]), len(self.classes)).float()
-        return Batch(counts, targets)
+        """The samples ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
+        drawn = self.data.batch(rows)
+        counts, lengths = drawn.x, drawn.lengths
+        targets = torch.nn.functional.one_hot(drawn.y, len(self.classes)).float()
+        if rng is not None and augment is not None:
+            counts, targets, lengths = augmented(counts, targets, lengths, rng, augment, self.data.binning)
+        if self.max_count < LARGEST_COUNT:
+            counts = counts.clamp(max=self.max_count)
+        return Batch(counts, targets, lengths if self.padded else None)
 
 
-def _read(paths: Sequence[str], config: Config) -> Split:
+def _open(paths: Sequence[str], config: Config) -> Split:
     d = config.data
-    source = Joined(*(SpikeFile(Path(p), channels=d.channels) for p in paths))
-    steps, channels = round(d.window / d.dt), -(-source.channels // d.channel_factor)
-    parts = []
-    for t, x, n in source.chunks():
-        step = (t / (d.dt * 1000)).astype(np.int64)
-        keep = step < steps
-        where = (np.repeat(np.arange(len(n)), n)[keep] * steps + step[keep]) * channels + x[keep] // d.channel_factor
-        parts.append(
-            np.minimum(np.bincount(where, minlength=len(n) * steps * channels), d.max_count)
-            .astype(np.uint8)
-            .reshape(len(n), steps, channels)
-        )
-    return Split(np.concatenate(parts), source.labels, source.speakers, source.classes)
+    files = [SpikeFile(Path(p), channels=d.channels) for p in paths]
+    steps = max(1, round(d.window / d.dt))
+    binning = Binning(d.dt, d.window, d.channel_factor, steps if d.relative else None)
+    data = BinnedDataset.open(files[0] if len(files) == 1 else Joined(*files), binning)
+    if not len(data):
+        raise DataError(f"{', '.join(paths)}: no samples")
+    return Split(data, d.max_count, d.lengths)
 
 
 def _files(config: Config, which: str) -> list[str]:
@@ -103,13 +121,12 @@ def load_test(config: Config) -> Split:
     """The test samples. Raises :class:`DataError` if there are none."""
     speakers = config.data.test_speakers
     if not speakers:
-        return _read(_files(config, "test"), config)
-    whole = _read(_pool(config), config)
-    rows = np.flatnonzero(np.isin(whole.speakers, speakers))
+        return _open(_files(config, "test"), config)
+    whole = _open(_pool(config), config)
     missing = sorted(set(speakers) - set(whole.speakers.tolist()))
     if missing:
         raise DataError(f"data.test_speakers has {missing}, but the speakers are {np.unique(whole.speakers).tolist()}")
-    return whole.take(rows)
+    return whole.take(np.isin(whole.speakers, speakers))
 
 
 def load_training(config: Config) -> tuple[Split, Split | None]:
@@ -119,10 +136,10 @@ def load_training(config: Config) -> tuple[Split, Split | None]:
         ConfigError: if no training speaker would be left.
     """
     if config.data.test_speakers:
-        whole = _read(_pool(config), config)
-        whole = whole.take(np.flatnonzero(~np.isin(whole.speakers, config.data.test_speakers)))
+        whole = _open(_pool(config), config)
+        whole = whole.take(~np.isin(whole.speakers, config.data.test_speakers))
     else:
-        whole = _read(_files(config, "train"), config)
+        whole = _open(_files(config, "train"), config)
     wanted = config.data.validation_speakers
     if not wanted:
         return whole, None
@@ -131,4 +148,4 @@ def load_training(config: Config) -> tuple[Split, Split | None]:
         raise ConfigError(f"data.validation_speakers is {wanted}, but there are only {len(speakers)} training speakers")
     held = np.random.default_rng([config.training.seed, 1]).permutation(speakers)[:wanted]
     mask = np.isin(whole.speakers, held)
-    return whole.take(np.flatnonzero(~mask)), whole.take(np.flatnonzero(mask))
+    return whole.take(~mask), whole.take(mask)

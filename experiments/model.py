@@ -73,7 +73,7 @@ def _hidden(m: ModelConfig, size: int) -> Neuron:
         raise ConfigError(f"model.neuron must be one of {', '.join(kinds)}, got {m.neuron!r}")
     return kinds[m.neuron](
         size,
-        reset=m.reset or None,
+        reset=None if m.reset == "own" else m.reset,
         detach_reset=m.detach_reset,
         refractory=m.refractory,
         surrogate=SURROGATES[m.surrogate](width=m.surrogate_width),
