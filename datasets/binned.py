@@ -256,7 +256,7 @@ class _Entry:
             with temporary.open("wb") as file:
                 file.write(silence)
                 for counts in _bin_all(source, binning):
-                    file.write(counts.rows)
+                    file.write(counts.rows.data)
                     crc = zlib.crc32(counts.rows.data, crc)
                     made.append(counts._replace(rows=counts.rows[:0]))
             if source.identity != self.parameters["source"]:
