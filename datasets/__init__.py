@@ -19,12 +19,15 @@ from .augment import (
 from .binned import Batch, BinnedDataset, collate
 from .binning import Binning, bin_events, bin_spikes
 from .events import EVENT_DTYPE, make_events
+from .published import SHD, SSC, RanvierDigits
 from .ridge import ridge_accuracy, ridge_folds
 from .shd import EventSource, Joined, SpikeFile, SpikeFileError, write_shd
 from .splits import hold_out, leave_one_speaker_out, refuse_overlap, split_speakers
 
 __all__ = [
     "EVENT_DTYPE",
+    "SHD",
+    "SSC",
     "Batch",
     "BinnedDataset",
     "Binning",
@@ -37,6 +40,7 @@ __all__ = [
     "EventSource",
     "Examples",
     "Joined",
+    "RanvierDigits",
     "SpikeFile",
     "SpikeFileError",
     "TimeMask",

@@ -1,8 +1,8 @@
 """Changes made to batches of counts in training: what a voice and a tempo change, and what a word keeps.
 
 Each augmentation is a small frozen dataclass that takes ``Examples`` and a random generator and returns ``Examples``. A
-list of them is a pipeline: ``augmented(examples, [ChannelShift(8), TimeStretch(0.2)], generator(seed, epoch, batch))``. A
-generator keyed by seed, epoch and batch makes a resumed training draw what an uninterrupted one draws.
+list of them is a pipeline: ``augmented(examples, [ChannelShift(8), TimeStretch(0.2)], generator(seed, epoch, batch))``.
+A generator keyed by seed, epoch and batch makes a resumed training draw what an uninterrupted one draws.
 
 Counts stay whole numbers 0..255. T stays what it is: what is moved beyond the window is cut, so use a window with some
 room. Warps and stretches move the counts of a bin, they do not share them out: the rate at a moved place is that of

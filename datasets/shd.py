@@ -326,9 +326,15 @@ def _close_all() -> None:
         file.close()
 
 
-# A forked process would share the file position with its parent, and two readers would then move it under each other.
+def _renew_locks() -> None:
+    for file in list(_open_files):
+        file._handle, file._lock = None, threading.RLock()
+
+
+# A forked process would share the file position with its parent, and two readers would then move it under each other;
+# and a lock that another thread held at that moment would stay locked in it.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_all)
+    os.register_at_fork(before=_close_all, after_in_child=_renew_locks)
 
 
 def _open(path: Path) -> h5py.File:
