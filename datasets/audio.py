@@ -9,8 +9,9 @@ import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -228,6 +229,14 @@ _cochlea: Cochlea | None = None
 def _start_worker(channels: int) -> None:
     global _cochlea
     _cochlea = Cochlea(channels)
+    if parent := parent_process():
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """A worker does not notice that its parent was killed, and would wait for work for ever."""
+    parent.join()
+    os._exit(1)
 
 
 def _convert_one(load: Callable[[Job], Recording], job: Job) -> SpikeTrain:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -138,6 +141,35 @@ def test_what_is_wrong_with_a_folder_is_said(words: Path, tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="workers"):
         from_audio(words, out, workers=0)
     assert not out.exists()
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from ranvier.datasets.audio import convert\n"
+        "def load(job):\n"
+        "    open(os.path.join(sys.argv[1], str(os.getpid())), 'w').close()\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    convert(load, [1, 2], channels=2, workers=2, progress=False)\n"
+    )
+    (tmp_path / "pids").mkdir()
+    parent = subprocess.Popen([sys.executable, script, tmp_path / "pids"])
+    try:
+        until = time.monotonic() + 60
+        while (
+            len(pids := [int(entry.name) for entry in (tmp_path / "pids").iterdir()]) < 2 and time.monotonic() < until
+        ):
+            time.sleep(0.1)
+        assert len(pids) == 2
+    finally:
+        parent.kill()
+        parent.wait()
+    until = time.monotonic() + 20
+    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not left
 
 
 def load_tone(frequency: int) -> Recording:
