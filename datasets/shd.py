@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, DataError
 from ..files import atomic_path
+from ._heap import blank_object
 from .events import EVENT_DTYPE, Spikes, make_events, to_microseconds
 
 CHANNELS = 700
@@ -392,6 +393,9 @@ def check(file: SpikeFile) -> Summary:
     Raises:
         SpikeFileError: names the first sample that is wrong, and what is wrong with it.
     """
+    if (place := blank_object(file.path)) is not None:
+        problem = f"is damaged: zeros at byte {place}, where events must be; copy or download the file again"
+        raise SpikeFileError(file.path, problem)
     events = empty = last_us = 0
     for start in range(0, len(file), _CHUNK):
         times, units = file._read_raw(start, min(start + _CHUNK, len(file)))
