@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .events import MICROSECONDS_PER_MS, Spikes
 
 LARGEST_COUNT = 255
 _CELLS_AT_ONCE = 1 << 23  # 64 MB of int64 while counting
+_MOST_STEPS = 1_000_000  # of one sample: more is a wrong unit or a missing window, and would not fit a batch
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,10 @@ def bin_spikes(spikes: Spikes, binning: Binning, channels: int) -> Counts:
         spikes: samples joined end to end; channels in 0..channels-1.
         binning: how.
         channels: channels of the sensor.
+
+    Raises:
+        ConfigError: the channel factor does not divide the channels.
+        DataError: a sample is longer than a million bins.
     """
     parts = [_bin_some(part, binning, channels) for part in _split(spikes, binning, channels)]
     if len(parts) == 1:
@@ -148,7 +153,10 @@ def _lengths(last: NDArray[np.int64], binning: Binning) -> NDArray[np.int64]:
 
 def _split(spikes: Spikes, binning: Binning, channels: int) -> Iterator[Spikes]:
     """The samples in groups small enough to count at once."""
-    cells = _lengths(_spans(spikes)[1], binning) * binning.bins_of(channels)
+    lengths = _lengths(_spans(spikes)[1], binning)
+    if len(lengths) and (longest := int(lengths.max())) > _MOST_STEPS:
+        raise DataError(f"a sample reaches into {longest} bins of {binning.dt} ms; give a window or a larger dt")
+    cells = lengths * binning.bins_of(channels)
     group = (np.cumsum(cells) - cells) // _CELLS_AT_ONCE
     ends = np.cumsum(spikes.counts)
     for number in np.unique(group):

@@ -26,6 +26,7 @@ from ._heap import blank_object
 from .events import EVENT_DTYPE, Spikes, make_events, to_microseconds
 
 CHANNELS = 700
+LONGEST = 1e6  # seconds, eleven days: more than that is another unit taken for seconds
 _CHUNK = 512  # samples read at once: a few ten megabytes of events
 _CHECK_VERSION = 1
 _READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # all that h5py raises on a damaged file
@@ -439,6 +440,9 @@ def find_fault(
         return Fault(place[0], "spikes/times", f"time {place[1]} is not a finite number ({_value(t, first, place)})")
     if place := at(t < 0):
         return Fault(place[0], "spikes/times", f"time {place[1]} is negative ({_value(t, first, place)} s)")
+    if place := at(t >= LONGEST):
+        problem = f"time {place[1]} is {_value(t, first, place):g} s; times are in seconds, below {LONGEST:g}"
+        return Fault(place[0], "spikes/times", problem)
     if place := at((x < 0) | (x >= channels)):
         value = _value(x, first, place)
         return Fault(place[0], "spikes/units", f"unit {place[1]} is {value}, outside 0..{channels - 1}")

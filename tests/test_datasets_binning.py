@@ -142,6 +142,13 @@ def test_one_sample_in_any_order() -> None:
     assert counts.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
+def test_a_sample_without_end_needs_a_window() -> None:
+    endless = joined([[(0, 0)], [(7_200_000_000, 1)]])
+    with pytest.raises(DataError, match=r"7200001 bins of 1\.0 ms; give a window"):
+        bin_spikes(endless, Binning(1.0, None, 1), CHANNELS)
+    assert bin_spikes(endless, Binning(1.0, 100.0, 1), CHANNELS).dropped == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
