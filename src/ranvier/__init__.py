@@ -37,7 +37,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "reset",
     ),
     "ranvier.networks": ("Dense", "Network", "Node", "Result", "load_network", "save_network"),
-    "ranvier.deploy": ("IntegerNetwork", "quantize"),
+    "ranvier.deploy": ("TARGETS", "IntegerNetwork", "quantize", "verify"),
     "ranvier.errors": ("RanvierError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
