@@ -1,4 +1,6 @@
-"""Every model under every transform against an independent loop, closed forms, finite differences, and the Neuron contract."""
+"""Every model under every transform against an independent loop, closed forms, finite differences, and the Neuron
+contract.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ def run(neuron: Neuron, current: Tensor, dt: float = 1.0, state: dict[str, Tenso
     return run_eager([Cell("h", program, values)], [], {"h": current}, {"h": state}, history, keep_states=True)["h"]
 
 
-# -- the independent loop ------------------------------------------------------------------------------------------------------
+# -- the independent loop
+# ------------------------------------------------------------------------------------------------------
 
 
 class Step(torch.autograd.Function):
@@ -73,9 +76,17 @@ class Step(torch.autograd.Function):
 
 
 def loop(
-    model: type[Neuron], c: dict[str, Tensor], currents: Tensor, kind: str, delayed: bool, detach: bool, rest: int, dt: float, integrator: str
+    model: type[Neuron],
+    c: dict[str, Tensor],
+    currents: Tensor,
+    kind: str,
+    delayed: bool,
+    detach: bool,
+    rest: int,
+    dt: float,
+    integrator: str,
 ) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
-    """The published equations with reset and refractoriness as one would write them by hand; ``c`` are the parameters."""
+    """The published equations with reset and refractoriness as one writes them by hand; ``c`` are the parameters."""
 
     def keep(tau: Tensor) -> Tensor:
         return 1 - dt / tau if integrator == "euler" else torch.exp(-dt / tau)
@@ -134,23 +145,33 @@ def loop(
 MODELS: dict[type[Neuron], tuple[dict[str, Any], float, float]] = {  # parameters, mean and spread of the current
     LIF: ({"tau_mem": [5.0, 8.0, 20.0], "threshold": 0.9, "v_reset": -0.2}, 0.3, 0.5),
     CuBaLIF: ({"tau_syn": 3.0, "tau_mem": [5.0, 8.0, 20.0], "threshold": 1.1, "v_reset": 0.1}, 0.2, 0.3),
-    AdLIF: ({"tau_mem": 5.0, "tau_w": [20.0, 30.0, 40.0], "a": 0.3, "b": 0.7, "q": 1.5, "threshold": 0.8, "v_reset": -0.1}, 2.0, 2.5),
+    AdLIF: (
+        {"tau_mem": 5.0, "tau_w": [20.0, 30.0, 40.0], "a": 0.3, "b": 0.7, "q": 1.5, "threshold": 0.8, "v_reset": -0.1},
+        2.0,
+        2.5,
+    ),
     ALIF: ({"tau_mem": 8.0, "tau_adapt": 30.0, "beta": [0.5, 1.0, 1.8], "threshold": 0.7, "v_reset": 0.05}, 0.3, 0.5),
     Izhikevich: ({"a": 0.1, "b": [0.2, 0.22, 0.25], "c": -60.0, "d": 3.0}, 30.0, 25.0),
 }
 CASES = [
     (model, kind, delayed, detach, rest, integrator)
     for model in MODELS
-    for kind, delayed, detach, rest in itertools.product(["subtract", "to_value", "none"], [False, True], [False, True], [0, 3])
+    for kind, delayed, detach, rest in itertools.product(
+        ["subtract", "to_value", "none"], [False, True], [False, True], [0, 3]
+    )
     for integrator in (model.integrators)
     if (model is not Izhikevich or kind != "subtract")
     and not (kind == "none" and (delayed or detach))
-    and not (model is Izhikevich and (kind == "none" or (detach and integrator != "izh2004")))  # v explodes without its reset
+    and not (
+        model is Izhikevich and (kind == "none" or (detach and integrator != "izh2004"))
+    )  # v explodes without its reset
 ]
 
 
 @pytest.mark.parametrize(("model", "kind", "delayed", "detach", "rest", "integrator"), CASES)
-def test_program_equals_the_independent_loop(model: type[Neuron], kind: str, delayed: bool, detach: bool, rest: int, integrator: str) -> None:
+def test_program_equals_the_independent_loop(
+    model: type[Neuron], kind: str, delayed: bool, detach: bool, rest: int, integrator: str
+) -> None:
     given, mean, spread = MODELS[model]
     dt = 0.5
     neuron = model(
@@ -168,7 +189,10 @@ def test_program_equals_the_independent_loop(model: type[Neuron], kind: str, del
     current = (mean + spread * torch.randn(T, B, N, generator=generator)).requires_grad_()
     trace = run(neuron, current, dt)
 
-    c = {n: torch.tensor(np.atleast_1d(given.get(n, p.default)), dtype=torch.float64) for n, p in neuron.parameters_declared().items()}
+    c = {
+        n: torch.tensor(np.atleast_1d(given.get(n, p.default)), dtype=torch.float64)
+        for n, p in neuron.parameters_declared().items()
+    }
     for n, value in c.items():
         c[n] = value.requires_grad_()
     again = current.detach().clone().requires_grad_()
@@ -195,10 +219,13 @@ def test_program_equals_the_independent_loop(model: type[Neuron], kind: str, del
             chain = (value - low) * (high - value) / (high - low)
         else:
             chain = value if parameter.positive else torch.ones(1)
-        torch.testing.assert_close(raw.grad, value.grad * chain.detach(), rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            raw.grad, value.grad * chain.detach(), rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
-# -- the smooth twin against finite differences --------------------------------------------------------------------------------
+# -- the smooth twin against finite differences
+# --------------------------------------------------------------------------------
 
 
 class Smooth(Surrogate):
@@ -238,7 +265,8 @@ def test_gradients_of_the_smooth_twin_match_finite_differences(model: type[Neuro
     assert checked >= (3 if model is not Integrator else 1)
 
 
-# -- closed forms --------------------------------------------------------------------------------------------------------------
+# -- closed forms
+# --------------------------------------------------------------------------------------------------------------
 
 
 def pulse(size: int, at: float = 1.0, steps: int = 30) -> Tensor:
@@ -251,12 +279,16 @@ def pulse(size: int, at: float = 1.0, steps: int = 30) -> Tensor:
 def test_lif_answers_one_input_by_an_exponential(dt: float) -> None:
     trace = run(LIF(1, tau_mem=20.0), pulse(1, 0.9), dt)
     k = torch.arange(30)
-    torch.testing.assert_close(torch.stack(trace.states["v"]).flatten(), 0.9 * torch.exp(-k * dt / 20.0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        torch.stack(trace.states["v"]).flatten(), 0.9 * torch.exp(-k * dt / 20.0), rtol=1e-12, atol=0
+    )
 
 
 def test_euler_decay_is_linear_in_dt() -> None:
     trace = run(LIF(1, tau_mem=20.0, integrator="euler"), pulse(1, 0.9), 2.0)
-    torch.testing.assert_close(torch.stack(trace.states["v"]).flatten(), 0.9 * 0.9 ** torch.arange(30), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        torch.stack(trace.states["v"]).flatten(), 0.9 * 0.9 ** torch.arange(30), rtol=1e-12, atol=0
+    )
 
 
 def test_cubalif_answers_one_input_by_a_difference_of_exponentials() -> None:
@@ -264,7 +296,9 @@ def test_cubalif_answers_one_input_by_a_difference_of_exponentials() -> None:
     trace = run(CuBaLIF(1, tau_syn=tau_syn, tau_mem=tau_mem, threshold=100.0), pulse(1), dt)
     s, m = math.exp(-dt / tau_syn), math.exp(-dt / tau_mem)
     k = torch.arange(30)
-    torch.testing.assert_close(torch.stack(trace.states["v"]).flatten(), (m ** (k + 1) - s ** (k + 1)) / (m - s), rtol=1e-11, atol=0)
+    torch.testing.assert_close(
+        torch.stack(trace.states["v"]).flatten(), (m ** (k + 1) - s ** (k + 1)) / (m - s), rtol=1e-11, atol=0
+    )
 
 
 def test_lif_under_constant_input_fires_with_the_period_of_its_closed_form() -> None:
@@ -272,7 +306,12 @@ def test_lif_under_constant_input_fires_with_the_period_of_its_closed_form() -> 
     d = math.exp(-dt / tau)
     # v after n steps from 0 is I (1 - d^n) / (1 - d); the first n above the threshold is the period under a reset to 0
     period = math.ceil(math.log(1 - (1 - d) / current) / math.log(d))
-    spikes = run(LIF(1, tau_mem=tau, reset="to_value"), torch.full((300, 1, 1), current), dt).output.flatten().nonzero().flatten()
+    spikes = (
+        run(LIF(1, tau_mem=tau, reset="to_value"), torch.full((300, 1, 1), current), dt)
+        .output.flatten()
+        .nonzero()
+        .flatten()
+    )
     assert spikes[0] == period - 1
     assert set((spikes[1:] - spikes[:-1]).tolist()) == {period}
 
@@ -286,14 +325,18 @@ def test_adlif_settles_where_its_equations_say() -> None:
 
 
 def test_alif_threshold_rises_and_spacing_grows() -> None:
-    spikes = run(ALIF(1, tau_adapt=200.0, beta=20.0), torch.full((400, 1, 1), 0.15)).output.flatten().nonzero().flatten()
+    spikes = (
+        run(ALIF(1, tau_adapt=200.0, beta=20.0), torch.full((400, 1, 1), 0.15)).output.flatten().nonzero().flatten()
+    )
     gaps = spikes[1:] - spikes[:-1]
     assert gaps[-1] >= 1.5 * gaps[0]
 
 
 def test_an_integrator_without_leak_sums() -> None:
     current = torch.randn(40, 2, 3)
-    torch.testing.assert_close(run(Integrator(3, tau_mem=math.inf), current).output, current.cumsum(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        run(Integrator(3, tau_mem=math.inf), current).output, current.cumsum(0), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_a_spike_needs_more_than_the_threshold() -> None:
@@ -306,13 +349,16 @@ def test_reset_to_value_gives_the_value_exactly() -> None:
     assert float(trace.states["v"][0]) == 0.1
 
 
-# -- refractoriness --------------------------------------------------------------------------------------------------------------
+# -- refractoriness
+# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("kind", ["subtract", "to_value", "none"])
 def test_refractory_is_exact(steps: int, kind: str) -> None:
-    """Driven to fire in every step, a neuron fires in every (steps + 1)th; v holds between and the synaptic current goes on."""
+    """Driven to fire in every step, a neuron fires in every (steps + 1)th; v holds between and the synaptic current
+    goes on.
+    """
     neuron = CuBaLIF(1, reset=kind, refractory=steps * 0.5, v_reset=0.25)
     trace = run(neuron, torch.full((20, 1, 1), 5.0), 0.5)
     expected = [1.0 if k % (steps + 1) == 0 else 0.0 for k in range(20)]
@@ -325,7 +371,9 @@ def test_refractory_is_exact(steps: int, kind: str) -> None:
     assert [int(x) for x in trace.states["refractory_left"][: steps + 1]] == list(range(steps, -1, -1))
 
 
-@pytest.mark.parametrize(("refractory", "dt", "steps"), [(2.5, 1.0, 3), (0.15, 0.1, 2), (1.4, 1.0, 1), (0.5, 1.0, 1), (0.3, 0.1, 3)])
+@pytest.mark.parametrize(
+    ("refractory", "dt", "steps"), [(2.5, 1.0, 3), (0.15, 0.1, 2), (1.4, 1.0, 1), (0.5, 1.0, 1), (0.3, 0.1, 3)]
+)
 def test_refractory_rounds_to_the_nearest_step(refractory: float, dt: float, steps: int) -> None:
     assert float(LIF(1, refractory=refractory).values(dt)["refractory_steps"]) == steps
 
@@ -353,7 +401,8 @@ def test_refractory_without_a_reset_state_silences_only() -> None:
     assert torch.stack(trace.states["x"]).flatten().tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
-# -- detach ----------------------------------------------------------------------------------------------------------------------
+# -- detach
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_detach_changes_gradients_and_no_value() -> None:
@@ -374,7 +423,8 @@ def test_detach_spares_the_spike_in_the_adaptation() -> None:
     assert current.grad is not None and current.grad[0] != 0
 
 
-# -- parameters -------------------------------------------------------------------------------------------------------------------
+# -- parameters
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def test_parameters_read_back_what_was_given() -> None:
@@ -493,7 +543,8 @@ def test_an_initial_value_may_be_a_parameter_and_must_exist() -> None:
         Lost(2).program(1.0)
 
 
-# -- a model of one's own, modules, dtypes --------------------------------------------------------------------------------------
+# -- a model of one's own, modules, dtypes
+# --------------------------------------------------------------------------------------
 
 
 class Threefold(Neuron):
@@ -547,7 +598,11 @@ def test_one_dtype_throughout(model: type[Neuron], dtype: torch.dtype) -> None:
     options = {} if model is Integrator else {"refractory": 2.0}
     neuron = model(3, **options).to(dtype)
     assert {v.dtype for v in neuron.values(1.0).values()} == {dtype}
-    trace = run(neuron, torch.randn(3, 1, 3, dtype=dtype), state={n: torch.zeros(1, 3, dtype=dtype) for n in neuron.program(1.0).states})
+    trace = run(
+        neuron,
+        torch.randn(3, 1, 3, dtype=dtype),
+        state={n: torch.zeros(1, 3, dtype=dtype) for n in neuron.program(1.0).states},
+    )
     assert trace.output.dtype == dtype
     assert {s.dtype for states in trace.states.values() for s in states} == {dtype}
 

@@ -61,7 +61,9 @@ def simulate(neuron: Izhikevich, current: Callable[[float], float], dt: float, e
     currents = torch.tensor([float(current(k * dt)) for k in range(steps)]).reshape(-1, 1, 1)
     program, values = neuron.program(dt), neuron.values(dt)
     state = {n: values[str(start)].expand(1, 1) for n, start in program.initial.items()}
-    trace = run_eager([Cell("h", program, values)], [], {"h": currents}, {"h": state}, {"h": currents[:0]}, keep_states=True)["h"]
+    trace = run_eager(
+        [Cell("h", program, values)], [], {"h": currents}, {"h": state}, {"h": currents[:0]}, keep_states=True
+    )["h"]
     return [k * dt for k in trace.output.flatten().nonzero().flatten().tolist()], trace
 
 
@@ -74,7 +76,13 @@ def test_golden_pattern(letter: str, shared_data: Callable[[str], Path]) -> None
     golden = json.loads(shared_data("../reference/izhikevich2004_golden.json").read_text())["patterns"][letter]
     k2, k1, k0 = golden["quad"]
     model = Accommodation if letter == "R" else Izhikevich
-    named = {n: golden[n] for n in "abcd"} | {"k2": k2, "k1": k1, "k0": k0, "v_start": golden["v0"], "u_start": golden["u0"]}
+    named = {n: golden[n] for n in "abcd"} | {
+        "k2": k2,
+        "k1": k1,
+        "k0": k0,
+        "v_start": golden["v0"],
+        "u_start": golden["u0"],
+    }
     times, trace = simulate(model(1, **named), CURRENTS[letter], golden["dt"], golden["t_end"])
     assert times == pytest.approx(golden["spike_times_ms"], abs=1e-9)
     assert len(times) == len(golden["spike_times_ms"])
@@ -100,7 +108,9 @@ def test_known_spike_times(letter: str) -> None:
     assert times == pytest.approx(expected, abs=1e-9)
 
 
-def by_hand(order: str, currents: list[float], dt: float, a: float, b: float, c: float, d: float, v: float) -> list[int]:
+def by_hand(
+    order: str, currents: list[float], dt: float, a: float, b: float, c: float, d: float, v: float
+) -> list[int]:
     """Plain floats: ``net`` is the order of net.m (2003), ``euler`` the simultaneous one."""
     u, spikes = b * v, []
     for k, current in enumerate(currents):

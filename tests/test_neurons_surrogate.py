@@ -1,4 +1,4 @@
-"""Surrogate gradients: the documented formulas, their scaling with the width, and that a kernel printer can trace them."""
+"""Surrogate gradients: the documented formulas, their scaling with the width, and that they can be traced."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def test_a_larger_width_stretches_x_and_keeps_the_peak(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["boxcar", "gaussian"])
 def test_a_larger_width_stretches_x_and_keeps_the_area(kind: str) -> None:
-    np.testing.assert_allclose(derivative(SURROGATES[kind](width=0.5), X), 2 * derivative(SURROGATES[kind](width=1.0), 2 * X), rtol=1e-12)
+    np.testing.assert_allclose(
+        derivative(SURROGATES[kind](width=0.5), X), 2 * derivative(SURROGATES[kind](width=1.0), 2 * X), rtol=1e-12
+    )
 
 
 def test_sourced_constants() -> None:
@@ -94,7 +96,9 @@ def test_sourced_constants() -> None:
     at = np.array([-0.7, 0.0, 0.2])
     np.testing.assert_allclose(derivative(FastSigmoid(0.01), at), 1 / (1 + 100 * abs(at)) ** 2)  # SuperSpike, beta 100
     alpha = 2.0  # PLIF: alpha / 2 / (1 + (pi / 2 alpha x)^2)
-    np.testing.assert_allclose(derivative(ATan(2 / (math.pi * alpha)), at), alpha / 2 / (1 + (math.pi / 2 * alpha * at) ** 2))
+    np.testing.assert_allclose(
+        derivative(ATan(2 / (math.pi * alpha)), at), alpha / 2 / (1 + (math.pi / 2 * alpha * at) ** 2)
+    )
     np.testing.assert_allclose(derivative(SlayerExp(), at), 0.4 * np.exp(-5 * abs(at)))  # SE-adLIF: alpha 5, c 0.4
     np.testing.assert_allclose(derivative(Triangle(1.0), at), [0.3, 1.0, 0.8])
     np.testing.assert_allclose(derivative(Boxcar(0.5), at), [0, 1, 1])  # DECOLLE: 1 within half of the threshold

@@ -62,7 +62,8 @@ def evaluate(neuron: Neuron, x: torch.Tensor, current: torch.Tensor) -> torch.Te
     return neuron.program(1.0).run({"x": x}, current, neuron.values(1.0))[1]
 
 
-# -- what it looks like ---------------------------------------------------------------------------------------------------
+# -- what it looks like
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_a_program_prints_as_readable_lines() -> None:
@@ -114,7 +115,8 @@ def test_surrogate_and_integrator_changes_reach_the_program() -> None:
     assert len(neuron.program(1.0).ops) > len(before.ops)
 
 
-# -- building -------------------------------------------------------------------------------------------------------------
+# -- building
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_common_subexpressions_are_shared() -> None:
@@ -146,7 +148,9 @@ def test_constants_are_folded_and_neutral_elements_vanish() -> None:
     assert real(step).program(1.0).ops == ()
 
 
-@pytest.mark.parametrize(("kind", "args"), [("div", (1.0, 0.0)), ("sqrt", (-1.0,)), ("exp", (1e4,)), ("mul", (1e200, 1e200))])
+@pytest.mark.parametrize(
+    ("kind", "args"), [("div", (1.0, 0.0)), ("sqrt", (-1.0,)), ("exp", (1e4,)), ("mul", (1e200, 1e200))]
+)
 def test_folding_to_something_not_finite_is_refused(kind: str, args: tuple[float, ...]) -> None:
     with pytest.raises(TraceError, match="not a finite number"):
         Builder([]).emit(kind, *args)
@@ -273,7 +277,8 @@ def test_record_receives_every_value() -> None:
     assert {"v", "current", "threshold", "decay_mem", *(op.name for op in neuron.program(1.0).ops)} == set(record)
 
 
-# -- what cannot be traced names the line ------------------------------------------------------------------------------------
+# -- what cannot be traced names the line
+# ------------------------------------------------------------------------------------
 
 
 def branch(self: Any, x: Any, current: Any, p: Any) -> Any:
@@ -633,7 +638,8 @@ def test_states_and_names_must_be_plain_identifiers() -> None:
         Greek(3).program(1.0)
 
 
-# -- malformed programs ------------------------------------------------------------------------------------------------------
+# -- malformed programs
+# ------------------------------------------------------------------------------------------------------
 
 GOOD = LIF(3, refractory=2.0, reset="to_value").program(1.0).to_json()
 
@@ -691,7 +697,9 @@ def test_the_unaltered_program_is_read() -> None:
 scalars = st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=6)
 scalars |= st.sampled_from(["v", "current", "spike", "threshold", "add", "fire", "where", "real"])
 json_values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=8,
 )
 
 
