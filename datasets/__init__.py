@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .augment import (
     Blend,
+    ChannelFade,
     ChannelMask,
     ChannelShift,
     ChannelWarp,
@@ -32,6 +33,7 @@ __all__ = [
     "BinnedDataset",
     "Binning",
     "Blend",
+    "ChannelFade",
     "ChannelMask",
     "ChannelShift",
     "ChannelWarp",

@@ -37,13 +37,12 @@ def gather(x, times, channels, out):
 
 @_compiled
 def thin(x, limits, seed, out):
-    """Keep each event with probability ``limits[b] / 2**32``. Random numbers: splitmix64 [Steele, Lea & Flood 2014]."""
+    """Keep each event with probability ``limits[b, c] / 2**32``. Random numbers: splitmix64 [Steele, Lea & Flood 2014]."""
     state = np.uint64(seed)
     for t in range(x.shape[0]):
         for b in range(x.shape[1]):
-            limit = np.uint64(limits[b])
             for c in range(x.shape[2]):
-                kept = 0
+                limit, kept = np.uint64(limits[b, c]), 0
                 for _ in range(x[t, b, c]):
                     state += np.uint64(0x9E3779B97F4A7C15)
                     z = state

@@ -228,7 +228,29 @@ class EventDrop:
 
     def __call__(self, examples: Examples, rng: torch.Generator) -> Examples:
         keep = 1 - _uniform(0, self.largest, examples.x.shape[1], rng)
-        return examples._replace(x=_thinned(examples.x, keep, rng))
+        return examples._replace(x=_thinned(examples.x, keep[:, None], rng))
+
+
+@dataclass(frozen=True)
+class ChannelFade:
+    """Delete events with a probability that varies smoothly along the channels, as another timbre or microphone would.
+
+    Attributes:
+        largest: the highest probability is uniform in 0..largest for each sample; along the channels it follows a raised
+            cosine of random phase and of 0 to 1.5 periods.
+    """
+
+    largest: float
+
+    def __post_init__(self) -> None:
+        _require(self, "largest", self.largest, 0, 1)
+
+    def __call__(self, examples: Examples, rng: torch.Generator) -> Examples:
+        _, size, channels = examples.x.shape
+        phase, periods = _uniform(0, 1, size, rng)[:, None], _uniform(0, 1.5, size, rng)[:, None]
+        wave = 0.5 + 0.5 * torch.sin(2 * math.pi * (phase + periods * torch.arange(channels) / channels))
+        drop = _uniform(0, self.largest, size, rng)[:, None] * wave
+        return examples._replace(x=_thinned(examples.x, 1 - drop, rng))
 
 
 @dataclass(frozen=True)
@@ -266,7 +288,7 @@ class Blend:
         later = (time[mine] - time[other]).round().long()
         higher = (place[mine] - place[other]).round().long() * int(self.channels)
         moved = _moved(x[:, other], torch.arange(steps)[:, None] - later, torch.arange(channels) - higher[:, None])
-        half = torch.full((len(mine),), 0.5)
+        half = torch.full((len(mine), 1), 0.5)
         both = _thinned(x[:, mine], half, rng).short() + _thinned(moved, half, rng)
         x, lengths = x.clone(), lengths.clone()
         x[:, mine] = both.clamp_(max=LARGEST_COUNT).to(torch.uint8)
@@ -316,7 +338,9 @@ class CutMix:
 
 AUGMENTATIONS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (ChannelShift, ChannelWarp, ChannelMask, TimeShift, TimeStretch, TimeMask, EventDrop, Blend, CutMix)
+    for kind in (
+        ChannelShift, ChannelWarp, ChannelMask, ChannelFade, TimeShift, TimeStretch, TimeMask, EventDrop, Blend, CutMix
+    )  # fmt: skip
 }
 
 
@@ -383,11 +407,11 @@ def _moved(x: Tensor, times: Tensor | None = None, channels: Tensor | None = Non
 
 
 def _thinned(x: Tensor, keep: Tensor, rng: torch.Generator) -> Tensor:
-    """Binomial draws of ``x`` trials with the samples' probabilities ``keep`` [B]."""
+    """Binomial draws of ``x`` trials with probabilities ``keep`` [B, 1] or [B, C]."""
     from . import _kernels
 
     seed = int(torch.randint(0, 2**62, (1,), generator=rng))
-    limits = (keep.double().clamp(0, 1) * 2**32).round().to(torch.int64).numpy()
+    limits = (keep.double().clamp(0, 1) * 2**32).round().to(torch.int64).expand(x.shape[1:]).contiguous().numpy()
     out = np.empty(x.shape, np.uint8)
     _kernels.thin(x.contiguous().numpy(), limits, seed, out)
     return torch.from_numpy(out)

@@ -69,19 +69,20 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """Changes made to training samples; a strength of 0 switches one off."""
+    """Changes made to training samples, drawn anew in every epoch; 0 switches one off. See ``ranvier.datasets.augment``."""
 
-    channel_shift: float = opt(0.0, "largest shift of a sample along the channels, in channels of the data set", low=0)
-    channel_warp: float = opt(
-        0.0, "largest relative stretch of the channel axis about a random channel (0.1: 10 %)", low=0, high=0.9
-    )
-    time_shift: float = opt(0.0, "largest delay of a sample, in ms", low=0)
-    time_stretch: float = opt(0.0, "largest relative change of tempo (0.2: 20 % slower or faster)", low=0, high=0.9)
-    drop: float = opt(0.0, "largest share of events deleted, drawn per sample", low=0, high=1)
     blend: float = opt(0.0, "probability of blending a sample with another of its class", low=0, high=1)
-    cutmix: float = opt(
-        0.0, "probability of replacing a stretch of time by that of another sample, labels mixed", low=0, high=1
-    )
+    cutmix: float = opt(0.0, "probability of replacing a stretch of time by that of another sample", low=0, high=1)
+    channel_warp: float = opt(0.0, "largest stretch of the channel axis (0.1: by 1.1 or 1/1.1)", low=0, high=1)
+    channel_bend: float = opt(0.0, "largest bow of the channel axis, as a share of the channels", low=0, high=0.25)
+    channel_shift: int = opt(0, "largest shift along the channels, in channel bins", low=0)
+    channel_mask: int = opt(0, "widest band of silenced channels, in channel bins", low=0)
+    channel_fade: float = opt(0.0, "largest share of events deleted where a smooth fade over channels peaks", low=0, high=1)
+    time_stretch: float = opt(0.0, "largest change of tempo (0.2: 1.2 times slower or faster)", low=0, high=1)
+    time_later: float = opt(0.0, "largest shift to later times, in ms", low=0)
+    time_earlier: float = opt(0.0, "largest shift to earlier times, in ms", low=0)
+    time_mask: float = opt(0.0, "longest silenced stretch of time, in ms", low=0)
+    drop: float = opt(0.0, "largest share of events deleted; the share is drawn per sample", low=0, high=1)
 
 
 @dataclass

@@ -11,10 +11,27 @@ import torch
 from torch import Tensor
 
 from ..datasets import BinnedDataset, Binning, Joined, SpikeFile
+from ..datasets.augment import (
+    Augmentation,
+    Blend,
+    ChannelFade,
+    ChannelMask,
+    ChannelShift,
+    ChannelWarp,
+    CutMix,
+    EventDrop,
+    Examples,
+    TimeMask,
+    TimeShift,
+    TimeStretch,
+    examples,
+)
+from ..datasets.augment import augmented as apply
 from ..datasets.binning import LARGEST_COUNT
 from ..datasets.digits import DATA_FOLDER
+from ..datasets.shd import EventSource
+from ..datasets.splits import hold_out, refuse_overlap, split_speakers
 from ..errors import ConfigError, DataError
-from .augmentation import augmented
 from .config import AugmentConfig, Config
 
 
@@ -75,77 +92,86 @@ class Split:
         return replace(self, data=self.data.subset(chosen))
 
     def batch(
-        self, rows: np.ndarray, rng: np.random.Generator | None = None, augment: AugmentConfig | None = None
+        self, rows: np.ndarray, rng: torch.Generator | None = None, augment: AugmentConfig | None = None
     ) -> Batch:
         """The samples ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
-        drawn = self.data.batch(rows)
-        counts, lengths = drawn.x, drawn.lengths
-        targets = torch.nn.functional.one_hot(drawn.y, len(self.classes)).float()
+        counts, targets, lengths = examples(self.data.batch(rows), len(self.classes))
         if rng is not None and augment is not None:
-            counts, targets, lengths = augmented(counts, targets, lengths, rng, augment, self.data.binning)
+            # a relative step lasts as long as the window's share of it, whatever the sample's own duration
+            pipeline = augmentations(augment, self.data.binning.dt)
+            counts, targets, lengths = apply(Examples(counts, targets, lengths), pipeline, rng)
         if self.max_count < LARGEST_COUNT:
             counts = counts.clamp(max=self.max_count)
         return Batch(counts, targets, lengths if self.padded else None)
 
 
-def _open(paths: Sequence[str], config: Config) -> Split:
-    d = config.data
-    files = [SpikeFile(Path(p), channels=d.channels) for p in paths]
-    steps = max(1, round(d.window / d.dt))
-    binning = Binning(d.dt, d.window, d.channel_factor, steps if d.relative else None)
-    data = BinnedDataset.open(files[0] if len(files) == 1 else Joined(*files), binning)
-    if not len(data):
-        raise DataError(f"{', '.join(paths)}: no samples")
-    return Split(data, d.max_count, d.lengths)
+def augmentations(augment: AugmentConfig, dt: float) -> list[Augmentation]:
+    """The augmentations that are switched on, in their order; ``dt`` in ms turns times into steps."""
+    a = augment
+    made: list[tuple[bool, Augmentation]] = [
+        (a.blend > 0, Blend(a.blend)),
+        (a.cutmix > 0, CutMix(a.cutmix)),
+        (a.channel_warp > 0 or a.channel_bend > 0, ChannelWarp(a.channel_warp, a.channel_bend)),
+        (a.channel_shift > 0, ChannelShift(a.channel_shift)),
+        (a.time_stretch > 0, TimeStretch(a.time_stretch)),
+        (a.time_later > 0 or a.time_earlier > 0, TimeShift(round(a.time_later / dt), round(a.time_earlier / dt))),
+        (a.drop > 0, EventDrop(a.drop)),
+        (a.channel_fade > 0, ChannelFade(a.channel_fade)),
+        (a.channel_mask > 0, ChannelMask(a.channel_mask)),
+        (a.time_mask > 0, TimeMask(round(a.time_mask / dt))),
+    ]
+    return [one for used, one in made if used]
 
 
-def _files(config: Config, which: str) -> list[str]:
+def source(config: Config, which: str) -> EventSource:
+    """The files of ``train``, ``test``, or both (``all``) as one source of events."""
     d = config.data
     if d.source == "digits":
-        return [str(DATA_FOLDER / f"ranvier_digits_{which}.h5")]
-    paths = d.train if which == "train" else d.test
-    if not paths:
-        raise ConfigError(f"data.{which} names no file; data.source=files needs some in SHD's layout")
-    return paths
+        paths = {part: [str(DATA_FOLDER / f"ranvier_digits_{part}.h5")] for part in ("train", "test")}
+    else:
+        paths = {"train": d.train, "test": d.test}
+    wanted = list(dict.fromkeys(paths["train"] + paths["test"] if which == "all" else paths[which]))
+    if not wanted:
+        raise ConfigError(f"data.{which} names no file; data.source=files needs files in SHD's layout")
+    files = [SpikeFile(Path(p), channels=d.channels) for p in wanted]
+    return files[0] if len(files) == 1 else Joined(*files)
 
 
-def _pool(config: Config) -> list[str]:
-    return list(
-        dict.fromkeys(
-            [*_files(config, "train"), *(config.data.test if config.data.source == "files" else _files(config, "test"))]
-        )
-    )
+def _open(config: Config, which: str) -> Split:
+    d = config.data
+    events = source(config, which)
+    if not len(events):
+        raise DataError(f"{events!r} has no samples")
+    binning = Binning(d.dt, d.window, d.channel_factor, max(1, round(d.window / d.dt)) if d.relative else None)
+    return Split(BinnedDataset.open(events, binning), d.max_count, d.lengths)
 
 
 def load_test(config: Config) -> Split:
-    """The test samples. Raises :class:`DataError` if there are none."""
-    speakers = config.data.test_speakers
-    if not speakers:
-        return _open(_files(config, "test"), config)
-    whole = _open(_pool(config), config)
-    missing = sorted(set(speakers) - set(whole.speakers.tolist()))
-    if missing:
-        raise DataError(f"data.test_speakers has {missing}, but the speakers are {np.unique(whole.speakers).tolist()}")
-    return whole.take(np.isin(whole.speakers, speakers))
+    """The test samples: those of ``data.test``, or of the speakers ``data.test_speakers`` of all files together.
+
+    Raises:
+        DataError: a file is missing or damaged, or a test speaker has no sample.
+    """
+    if not config.data.test_speakers:
+        return _open(config, "test")
+    whole = _open(config, "all")
+    return whole.take(split_speakers(whole.speakers, config.data.test_speakers).test)
 
 
 def load_training(config: Config) -> tuple[Split, Split | None]:
     """Training and validation samples; validation speakers are drawn from the training speakers by the seed.
 
     Raises:
-        ConfigError: if no training speaker would be left.
+        DataError: a file is missing or damaged, or no training speaker would be left.
     """
     if config.data.test_speakers:
-        whole = _open(_pool(config), config)
-        whole = whole.take(~np.isin(whole.speakers, config.data.test_speakers))
+        whole = _open(config, "all")
+        whole = whole.take(split_speakers(whole.speakers, config.data.test_speakers).train)
     else:
-        whole = _open(_files(config, "train"), config)
-    wanted = config.data.validation_speakers
-    if not wanted:
+        whole = _open(config, "train")
+    if not config.data.validation_speakers:
         return whole, None
-    speakers = np.unique(whole.speakers)
-    if wanted >= len(speakers):
-        raise ConfigError(f"data.validation_speakers is {wanted}, but there are only {len(speakers)} training speakers")
-    held = np.random.default_rng([config.training.seed, 1]).permutation(speakers)[:wanted]
-    mask = np.isin(whole.speakers, held)
-    return whole.take(~mask), whole.take(mask)
+    parts = hold_out(whole.speakers, config.data.validation_speakers, config.training.seed)
+    training, validation = whole.take(parts.train), whole.take(parts.test)
+    refuse_overlap(training=training.speakers, validation=validation.speakers)
+    return training, validation

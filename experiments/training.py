@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn import functional
 
+from ..datasets.augment import generator
 from ..errors import RunError
 from ..networks import READOUTS, Network, rate_loss
 from .callbacks import Console, Keeper, SafeCheckpoints, TrainingBar, last_checkpoint
@@ -66,7 +67,7 @@ class Classifier(pl.LightningModule):
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([t.seed, epoch]).permutation(len(self._train))
         rows = self._order[1][batch * t.batch_size : (batch + 1) * t.batch_size]
-        drawn = self._train.batch(rows, np.random.default_rng([t.seed, epoch, batch]), self.config.augment)
+        drawn = self._train.batch(rows, generator(t.seed, epoch, batch), self.config.augment)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
         return (drawn.share(rank, world) if world > 1 else drawn).to(self.device)
 

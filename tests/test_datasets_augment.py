@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ranvier.datasets import (
     Blend,
+    ChannelFade,
     ChannelMask,
     ChannelShift,
     ChannelWarp,
@@ -38,6 +39,7 @@ ALL = [
     TimeStretch(0.4),
     TimeMask(6),
     EventDrop(0.8),
+    ChannelFade(0.8),
     Blend(0.9),
     Blend(0.9, channels=False),
     CutMix(0.9, 0.8),
@@ -50,6 +52,7 @@ NONE = [
     TimeStretch(0.0),
     TimeMask(0),
     EventDrop(0.0),
+    ChannelFade(0.0),
     Blend(0.0),
     CutMix(0.0),
 ]
