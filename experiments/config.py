@@ -69,7 +69,7 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """Changes made to training samples, drawn anew in every epoch; 0 switches one off. See ``ranvier.datasets.augment``."""
+    """Changes made to training samples, anew in every epoch; 0 switches one off. See ``ranvier.datasets.augment``."""
 
     blend: float = opt(0.0, "probability of blending a sample with another of its class", low=0, high=1)
     cutmix: float = opt(0.0, "probability of replacing a stretch of time by that of another sample", low=0, high=1)

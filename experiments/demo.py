@@ -14,6 +14,7 @@ from rich.table import Table
 from ..datasets.ridge import ridge_accuracy
 from . import digits
 from .config import Config, override
+from .data import source
 from .experiment import train
 from .report import report_run
 from .runs import runs_root
@@ -54,15 +55,13 @@ def run_demo(run: str, settings: Sequence[str], log: Console, out: Console) -> b
     return all(t["differing_spikes"] in (0, None) for t in verified["targets"].values())
 
 
-def ridge_of(config: Config) -> float | None:
+def ridge_of(config: Config) -> float:
     """Test accuracy of the kernel ridge on the files of ``config``."""
-    from .data import sources
-
-    return ridge_accuracy(*sources(config))
+    return ridge_accuracy(source(config, "train"), source(config, "test"))
 
 
 def summary(
-    floating: dict[str, Any], ridge: float | None, exported: dict[str, Any], verified: dict[str, Any], report: Path
+    floating: dict[str, Any], ridge: float, exported: dict[str, Any], verified: dict[str, Any], report: Path
 ) -> Table:
     """The table at the end of the demo."""
     table = Table(title="Ranvier demo: spoken digits, voices never heard in training", show_header=False)
@@ -70,8 +69,7 @@ def summary(
     table.add_column(justify="right", overflow="fold")
     table.add_row("test accuracy, float", f"{100 * floating['accuracy']:.1f} %")
     table.add_row("test accuracy, 8-bit integers", f"{100 * exported['accuracy']:.1f} %")
-    if ridge is not None:
-        table.add_row("kernel ridge on the same words", f"{100 * ridge:.1f} %")
+    table.add_row("kernel ridge on the same words", f"{100 * ridge:.1f} %")
     table.add_row("test samples", f"{floating['samples']:,}")
     table.add_row("parameters", f"{floating['params']:,}")
     table.add_row("spikes per sample", f"{floating['spikes_per_sample']:,.0f}")

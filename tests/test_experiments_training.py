@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from ranvier.datasets import write_shd
-from ranvier.errors import ConfigError, RunError
+from ranvier.errors import DataError, RunError
 from ranvier.experiments import Config, build_network, load_config, train
 from ranvier.experiments.data import load_training
 from ranvier.experiments.runs import LAST, PREVIOUS, locked
@@ -49,7 +49,7 @@ def tiny(words: Path, epochs: int = 4) -> Config:
     d.window, d.channel_factor, d.validation_speakers = 100.0, 2, 1
     m.hidden, m.dropout = [8], 0.3
     t.epochs, t.batch_size = epochs, 8
-    config.augment.channel_shift, config.augment.drop = 2.0, 0.2
+    config.augment.channel_shift, config.augment.drop = 2, 0.2
     return config
 
 
@@ -256,7 +256,7 @@ def test_validation_speakers_are_in_neither_other_split(words: Path) -> None:
     assert not set(training.speakers) & set(validation.speakers)
     assert 3 not in {*training.speakers, *validation.speakers}
     config.data.validation_speakers = 3
-    with pytest.raises(ConfigError, match=r"there are only 3 training speakers"):
+    with pytest.raises(DataError, match="cannot hold out 3 of 3 speakers"):
         load_training(config)
 
 
