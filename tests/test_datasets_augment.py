@@ -179,6 +179,16 @@ def test_event_drop_is_binomial() -> None:
     assert (augmented(before, [EventDrop(0.6)], generator(5, 0, 0)).x <= x).all()
 
 
+def test_channel_fade_is_smooth_along_the_channels() -> None:
+    x = torch.full((200, 60, 50), 20, dtype=torch.uint8)
+    before = Examples(x, torch.ones((60, 1)), torch.full((60,), 200))
+    kept = augmented(before, [ChannelFade(0.8)], generator(0, 0, 0)).x.double().mean(0) / 20  # [B, C], sd below 0.008
+    assert 0.19 < float(kept.min()) < 0.5
+    assert float(kept.max()) > 0.99
+    assert float((kept[:, 1:] - kept[:, :-1]).abs().max()) < 0.4 * torch.pi * 1.5 / 50 * 2 + 0.05
+    assert float(kept.std(1).max()) > 0.15
+
+
 def test_blend_joins_halves_of_one_class_with_centres_aligned() -> None:
     x = torch.zeros((30, 2, 20), dtype=torch.uint8)
     x[4, 0, 3] = 200
