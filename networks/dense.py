@@ -22,7 +22,7 @@ class Dense(nn.Module):
             others are scaled by 1 / (1 - dropout).
         init: ``auto`` (normal for feed-forward, orthogonal for a connection back), ``normal`` (standard deviation gain
             / sqrt(N_source)), ``orthogonal``, or ``zeros``.
-        gain: scale of the initial weights, finite.
+        gain: scale of the initial weights, finite and not negative.
         weight: initial weights [N_target, N_source], instead of ``init``.
         learn: whether the weights (and bias) are learned.
 
@@ -46,8 +46,8 @@ class Dense(nn.Module):
         super().__init__()
         if not isinstance(dropout, Real) or not 0 <= dropout < 1:
             raise ConfigError(f"Dense: dropout must be at least 0 and below 1, got {dropout!r}")
-        if not isinstance(gain, Real) or not math.isfinite(gain):
-            raise ConfigError(f"Dense: gain must be a finite number, got {gain!r}")
+        if not isinstance(gain, Real) or not (math.isfinite(gain) and gain >= 0):
+            raise ConfigError(f"Dense: gain must be a finite number, 0 or more, got {gain!r}")
         if init not in ("auto", "normal", "orthogonal", "zeros"):
             raise ConfigError(f"Dense: init must be auto, normal, orthogonal or zeros, got {init!r}")
         self.dropout = float(dropout)

@@ -24,6 +24,8 @@ NetworkState = dict[str, dict[str, Tensor]]
 outputs.
 """
 INPUT_KINDS = ("events", "counts")
+LONGEST_DELAY = 100_000
+"""In steps. A delayed connection keeps that many outputs; a longer delay is a mistake in units."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Network(nn.Module):
             raise ConfigError(f"input kind must be one of {', '.join(INPUT_KINDS)}, got {kind!r}")
         if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
             raise ConfigError(f"input size must be a positive whole number of channels, got {size!r}")
-        return self._add(name or self._free("input"), int(size), kind="input", port=kind)
+        return self._add(self._free("input") if name is None else name, int(size), kind="input", port=kind)
 
     def population(self, neuron: Neuron, name: str | None = None) -> Node:
         """Add a population; ``neuron`` holds its model, size and parameters.
@@ -99,7 +101,7 @@ class Network(nn.Module):
             raise GraphError("this neuron object is already a population of the network; make a new one")
         if HISTORY in neuron.program(self.dt).states:
             raise ConfigError(f"a neuron's state may not be called {HISTORY!r}")
-        node = self._add(name or self._free("population"), neuron.size, kind="population")
+        node = self._add(self._free("population") if name is None else name, neuron.size, kind="population")
         self.populations[node.name] = neuron
         return node
 
@@ -128,7 +130,7 @@ class Network(nn.Module):
             raise GraphError(f"cannot connect {a.name} to {b.name}: an input receives nothing")
         back = self.graph.nodes[a.name]["index"] >= self.graph.nodes[b.name]["index"]
         steps = self._steps(delay, f"{a.name} -> {b.name}") if delay is not None else int(back)
-        key = name or self._free(f"{a.name}_to_{b.name}", taken=self.connections)
+        key = self._free(f"{a.name}_to_{b.name}", taken=self.connections) if name is None else name
         self._check_name(key, self.connections)
         connection.build(a.size, b.size, loop=back, label=key)
         self.connections[key] = connection
@@ -155,8 +157,8 @@ class Network(nn.Module):
 
     def _check_name(self, name: str, modules: nn.ModuleDict) -> None:
         # names are printed into C and Verilog, and a ModuleDict refuses those of its own methods, such as "keys"
-        taken = name in self.connections if modules is self.connections else name in self.graph
-        if not isinstance(name, str) or not (name.isascii() and name.isidentifier()) or taken or hasattr(modules, name):
+        plain = isinstance(name, str) and name.isascii() and name.isidentifier()
+        if not plain or hasattr(modules, name) or (modules is self.populations and name in self.graph):
             raise GraphError(
                 f"the name {name!r} is taken, reserved, or not made of ASCII letters, digits and underscores"
             )
@@ -181,6 +183,10 @@ class Network(nn.Module):
             raise ConfigError(
                 f"{label}: delay must be a finite time of a whole number of steps of {self.dt} ms, 0 or more; got "
                 f"{delay} ms"
+            )
+        if steps > LONGEST_DELAY:
+            raise ConfigError(
+                f"{label}: delay is {steps} steps of {self.dt} ms, more than {LONGEST_DELAY}; got {delay} ms"
             )
         return steps
 

@@ -27,8 +27,9 @@ INTEGRATORS = ("exact", "euler")
 class Parameter:
     """Declares a neuron parameter: its default, unit and range. Scalar or per neuron, learnable or not.
 
-    A learnable parameter is optimised as its logarithm if ``positive``, or as a logit between ``bounds``, so that no step of an
-    optimiser can leave the range. Reading ``neuron.tau_mem`` gives its value as a tensor of shape [1] or [N].
+    A learnable parameter is optimised as its logarithm if ``positive``, or as a logit between ``bounds``, so that no
+    step of an optimiser can leave the range. Reading ``neuron.tau_mem`` gives its value as a tensor of shape [1] or
+    [N].
     """
 
     default: float
@@ -70,18 +71,21 @@ class Parameter:
         tensor = tensor.reshape(1) if tensor.ndim == 0 else tensor
         if tensor.shape not in ((1,), (size,)):
             raise ConfigError(
-                f"{owner}.{self.name} must be a number or have one value per neuron ({size}), got shape {tuple(tensor.shape)}"
+                f"{owner}.{self.name} must be a number or have one value per neuron ({size}), got shape "
+                f"{tuple(tensor.shape)}"
             )
         low, high = self.bounds or ((0.0, math.inf) if self.positive else (-math.inf, math.inf))
         bad = torch.isnan(tensor) | (tensor < low) | (tensor > high) | (self.positive & (tensor <= 0))
         if bad.any():
             allowed = f"between {low:g} and {high:g}" if self.bounds else ("positive" if self.positive else "a number")
             raise ConfigError(
-                f"{owner}.{self.name} must be {allowed}{f' ({self.unit})' if self.unit else ''}, got {tensor[bad][0].item():g}"
+                f"{owner}.{self.name} must be {allowed}{f' ({self.unit})' if self.unit else ''}, got "
+                f"{tensor[bad][0].item():g}"
             )
         if learned and torch.isinf(tensor).any():
             raise ConfigError(
-                f"{owner}.{self.name} is infinite and cannot be learned; give it a finite value or leave it out of learn"
+                f"{owner}.{self.name} is infinite and cannot be learned; give it a finite value or leave it out of "
+                "learn"
             )
         return tensor
 
@@ -109,8 +113,9 @@ def _chosen(names: Iterable[str] | bool, declared: Mapping[str, Parameter]) -> l
 
 @dataclass(frozen=True)
 class State:
-    """Declares a state: its value before the first step (a number, or the name of a parameter or derived value), its unit, and
-    whether the library's reset and refractoriness act on it."""
+    """Declares a state: its value before the first step (a number, or the name of a parameter or derived value), its
+    unit, and whether the library's reset and refractoriness act on it.
+    """
 
     initial: float | str = 0.0
     unit: str = ""
@@ -118,28 +123,31 @@ class State:
 
 
 class Neuron(nn.Module):
-    """A population's neuron model. Subclasses declare :class:`Parameter` and :class:`State` attributes and define ``step``.
+    """A population's neuron model. Subclasses declare :class:`Parameter` and :class:`State` attributes and define
+    ``step``.
 
-    ``step(self, <states by name>, current, p)`` returns the next states in the order of its arguments and then the output. ``current``
-    is the input of this step, ``p`` holds the parameters and what ``derive(dt)`` returned. It must be elementwise: it is traced
-    once into a :class:`StepProgram`, which is what runs and what is exported.
+    ``step(self, <states by name>, current, p)`` returns the next states in the order of its arguments and then the
+    output. ``current`` is the input of this step, ``p`` holds the parameters and what ``derive(dt)`` returned. It must
+    be elementwise: it is traced once into a :class:`StepProgram`, which is what runs and what is exported.
 
     Args:
         size: number of neurons N.
-        reset: ``subtract`` (the threshold), ``to_value`` (``v_reset``) or ``none``; the default is the model's. It acts on the State declared
-            with ``reset=True``.
+        reset: ``subtract`` (the threshold), ``to_value`` (``v_reset``) or ``none``; the default is the model's. It acts
+            on the State declared with ``reset=True``.
         reset_delayed: reset one step later, after that step's update and before its spike (snnTorch's convention).
         detach_reset: no gradient through the reset's spike.
-        refractory: time in ms during which, after a spike, ``v`` holds and no spike is fired; rounded to the nearest step, half a step up.
+        refractory: time in ms during which, after a spike, ``v`` holds and no spike is fired; rounded to the nearest
+            step, half a step up.
         surrogate: the derivative of ``fire`` in the backward pass.
         integrator: ``exact`` (exponential) or ``euler``.
         learn: names of the parameters to learn, or True for all.
         per_neuron: names of parameters to hold one value per neuron even if given as one number, or True for all.
-        **values: values of the model's parameters, scalar or [N]. They are held in torch's default dtype; after ``neuron.double()`` set
-            those again that must be exact in float64.
+        **values: values of the model's parameters, scalar or [N]. They are held in torch's default dtype; after
+            ``neuron.double()`` set those again that must be exact in float64.
 
     Raises:
-        ConfigError: for an unknown parameter, a value out of range or of the wrong shape, or a setting that the model does not have.
+        ConfigError: for an unknown parameter, a value out of range or of the wrong shape, or a setting that the model
+            does not have.
     """
 
     v_reset = Parameter(0.0)
@@ -222,7 +230,9 @@ class Neuron(nn.Module):
         return {n: a for c in reversed(cls.__mro__) for n, a in vars(c).items() if isinstance(a, State)}
 
     def derive(self, dt: float) -> dict[str, Tensor]:
-        """Values computed from the parameters once per forward, [1] or [N], in plain torch; they reach ``step`` as ``p.<name>``. ``dt`` in ms."""
+        """Values computed from the parameters once per forward, [1] or [N], in plain torch; they reach ``step`` as
+        ``p.<name>``. ``dt`` in ms.
+        """
         return {}
 
     def step(self, *args: Any, **kwargs: Any) -> Any:  # so spelt, type checkers let subclasses name their states
@@ -238,19 +248,22 @@ class Neuron(nn.Module):
             values[name] = torch.as_tensor(value).to(anchor).reshape(-1)
             if values[name].numel() not in (1, self.size):
                 raise ConfigError(
-                    f"{type(self).__name__}.derive: {name} must have 1 or {self.size} values, got shape {tuple(torch.as_tensor(value).shape)}"
+                    f"{type(self).__name__}.derive: {name} must have 1 or {self.size} values, got shape "
+                    f"{tuple(torch.as_tensor(value).shape)}"
                 )
         if self.rule.refractory:
             steps = math.floor(self.refractory / dt + 0.5 + 1e-9)  # 0.15 / 0.1 is a hair below 1.5
             if steps < 1:
                 raise ConfigError(
-                    f"{type(self).__name__}: refractory {self.refractory} ms is less than half of dt {dt} ms and would do nothing"
+                    f"{type(self).__name__}: refractory {self.refractory} ms is less than half of dt {dt} ms and "
+                    "would do nothing"
                 )
             values[REFRACTORY_STEPS] = anchor.new_tensor([float(steps)])
         return values
 
     def program(self, dt: float = 1.0) -> StepProgram:
-        """The traced step with reset and refractoriness in it. ``dt`` in ms only decides how the parameters are derived.
+        """The traced step with reset and refractoriness in it. ``dt`` in ms only decides how the parameters are
+        derived.
 
         Raises:
             TraceError: naming file and line, for a step that has no program.
@@ -270,7 +283,8 @@ class Neuron(nn.Module):
         states = tuple(names[:-2])
         if names[-2:] != ["current", "p"] or set(states) != set(declared):
             raise TraceError(
-                f"{where} takes ({', '.join(names)}); it must take the declared states ({', '.join(declared)}), then current and p"
+                f"{where} takes ({', '.join(names)}); it must take the declared states ({', '.join(declared)}), then "
+                "current and p"
             )
         with torch.no_grad():
             known = list(self._all_values(dt))
@@ -312,7 +326,9 @@ class Neuron(nn.Module):
 
 
 class ProgramNeuron(Neuron):
-    """A neuron read back from a file: a step program and its values, without the class that made it. For evaluation and export."""
+    """A neuron read back from a file: a step program and its values, without the class that made it. For evaluation and
+    export.
+    """
 
     output: ClassVar[str] = "binary"
 
@@ -328,7 +344,8 @@ class ProgramNeuron(Neuron):
             value = torch.as_tensor(values[name])
             if value.shape not in ((1,), (self.size,)) or not value.is_floating_point() or torch.isnan(value).any():
                 raise ConfigError(
-                    f"{label}: {name} must be 1 or {self.size} floating-point numbers, got {value.dtype} {tuple(value.shape)}"
+                    f"{label}: {name} must be 1 or {self.size} floating-point numbers, got {value.dtype} "
+                    f"{tuple(value.shape)}"
                 )
             self.register_buffer(f"value_{name}", value.clone())
 

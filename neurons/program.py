@@ -91,6 +91,8 @@ class StepProgram:
                     raise TraceError(f"step program: {op} reads {arg!r}, which is not defined before it")
                 if not isinstance(arg, str) and not math.isfinite(arg):
                     raise TraceError(f"step program: {op} has the literal {arg}, which is not finite")
+            if not any(isinstance(arg, str) for arg in op.args):
+                raise TraceError(f"step program: {op} has no operand but literals; write the number itself")
             if op.name in known:
                 raise TraceError(f"step program: {op.name!r} is assigned twice")
             known.add(op.name)
@@ -225,7 +227,9 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     if not isinstance(condition, Tensor):
         return a if condition != 0 else b
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        a = torch.as_tensor(a, dtype=condition.dtype, device=condition.device)  # two plain numbers would give the default dtype
+        a = torch.as_tensor(
+            a, dtype=condition.dtype, device=condition.device
+        )  # two plain numbers would give the default dtype
     return torch.where(condition != 0, a, b)
 
 
