@@ -37,7 +37,7 @@ def gather(x, times, channels, out):
 
 @_compiled
 def thin(x, limits, seed, out):
-    """Keep each event with probability ``limits[b, c] / 2**32``. Random numbers: splitmix64 [Steele, Lea & Flood 2014]."""
+    """Keep each event with probability ``limits[b, c] / 2**32``; splitmix64 draws [Steele, Lea & Flood 2014]."""
     state = np.uint64(seed)
     for t in range(x.shape[0]):
         for b in range(x.shape[1]):

@@ -236,8 +236,8 @@ class ChannelFade:
     """Delete events with a probability that varies smoothly along the channels, as another timbre or microphone would.
 
     Attributes:
-        largest: the highest probability is uniform in 0..largest for each sample; along the channels it follows a raised
-            cosine of random phase and of 0 to 1.5 periods.
+        largest: the highest probability is uniform in 0..largest for each sample; along the channels it follows a
+            raised cosine of random phase and of 0 to 1.5 periods.
     """
 
     largest: float
@@ -339,8 +339,17 @@ class CutMix:
 AUGMENTATIONS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        ChannelShift, ChannelWarp, ChannelMask, ChannelFade, TimeShift, TimeStretch, TimeMask, EventDrop, Blend, CutMix
-    )  # fmt: skip
+        ChannelShift,
+        ChannelWarp,
+        ChannelMask,
+        ChannelFade,
+        TimeShift,
+        TimeStretch,
+        TimeMask,
+        EventDrop,
+        Blend,
+        CutMix,
+    )
 }
 
 
