@@ -90,7 +90,7 @@ class Parameter:
         return tensor
 
     def raw(self, value: Tensor) -> Tensor:
-        """What the optimiser sees for ``value``. One on (or beside) a bound moves inside by a millionth of the range."""
+        """What the optimiser sees for ``value``. One on (or at) a bound moves inside by a millionth of the range."""
         if self.bounds is not None:
             low, high = self.bounds
             return torch.logit((value - low) / (high - low), eps=1e-6)

@@ -1,8 +1,8 @@
 """The step program: one neuron's step as a short list of scalar operations.
 
-A step program is pure data. It is traced once from a neuron's Python ``step`` (:mod:`.trace`), completed by the library with
-reset and refractoriness (:mod:`.transforms`), and read by everything that runs or exports a neuron: the eager engine, the
-integer model, C and Verilog. Adding a target means reading this list; adding a neuron means writing a step.
+A step program is pure data. It is traced once from a neuron's Python ``step`` (:mod:`.trace`), completed by the library
+with reset and refractoriness (:mod:`.transforms`), and read by everything that runs or exports a neuron: the eager
+engine, the integer model, C and Verilog. Adding a target means reading this list; adding a neuron means writing a step.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Arg = str | float
 """An operand: the name of a value, or a literal number."""
 
 ARITY = {
-    "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1, "abs": 1, "min": 2, "max": 2, "exp": 1, "reciprocal": 1, "sqrt": 1,
-    "gt": 2, "ge": 2, "where": 3, "fire": 1, "detach": 1,
+    "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1, "abs": 1, "min": 2, "max": 2,
+    "exp": 1, "reciprocal": 1, "sqrt": 1, "gt": 2, "ge": 2, "where": 3, "fire": 1, "detach": 1,
 }  # fmt: skip
-"""The operations and how many operands each takes. Comparisons give 0 or 1; ``fire`` is 1 where its operand is above 0."""
+"""The operations and how many operands each takes. Comparisons give 0 or 1; ``fire`` 1 where its operand is > 0."""
 
 OUTPUT_KINDS = ("binary", "real")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,10 +52,10 @@ class Op:
 class StepProgram:
     """One step of a population, elementwise over its neurons.
 
-    ``states`` and ``params`` and the name ``current`` are inputs. ``next_state`` maps each state to the value it takes, ``output``
-    names what the population sends on. ``initial`` gives each state's value before the first step: a number or the name of a
-    parameter. Parameters are runtime inputs of shape [1] or [N]; nothing learnable is baked in. All names are ASCII identifiers and
-    all literals finite, since exporters print them.
+    ``states`` and ``params`` and the name ``current`` are inputs. ``next_state`` maps each state to the value it takes,
+    ``output`` names what the population sends on. ``initial`` gives each state's value before the first step: a number
+    or the name of a parameter. Parameters are runtime inputs of shape [1] or [N]; nothing learnable is baked in. All
+    names are ASCII identifiers and all literals finite, since exporters print them.
 
     Raises:
         TraceError: for anything else than a valid program.
@@ -76,7 +76,7 @@ class StepProgram:
         if len(known) < len(inputs):
             twice = sorted({n for n in inputs if inputs.count(n) > 1})
             raise TraceError(
-                f"step program: {', '.join(twice)} names two of its inputs (states, parameters, derived values, current)"
+                f"step program: {', '.join(twice)} names two of its inputs (states, parameters, derived, current)"
             )
         for name in (*inputs, *(op.name for op in self.ops)):
             if not _NAME.fullmatch(name):
@@ -134,7 +134,7 @@ class StepProgram:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """One step in torch: ``state`` [B, N] each, ``current`` [B, N], ``values`` [1] or [N] each.
 
-        Returns the next state and the output [B, N]. ``record``, if given, receives every value by name (calibration reads it).
+        Returns the next state and the output [B, N]. ``record``, if given, receives every value by name.
         """
         env: dict[str, Any] = {**values, **state, "current": current}
         for op in self.ops:
@@ -198,7 +198,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _value(env: Mapping[str, Tensor], arg: Arg, like: Tensor) -> Tensor:
-    value = env[arg] if isinstance(arg, str) else torch.full_like(like, arg)
+    value = env[arg] if isinstance(arg, str) else torch.as_tensor(arg, dtype=like.dtype, device=like.device)
     return value if value.shape == like.shape else value.expand_as(like)
 
 

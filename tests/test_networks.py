@@ -1,4 +1,5 @@
-"""Graph, schedule and forward pass against an independent recursive simulator; chunks, padding, dropout, batch norm, gradients."""
+"""Graph, schedule and forward pass against an independent recursive simulator; chunks, padding, dropout, batch
+norm, gradients."""
 
 from __future__ import annotations
 
@@ -24,11 +25,11 @@ def double(net: Network) -> Network:
     return net.double().eval()
 
 
-# -- an independent simulator: every value of every step by recursion over the graph ------------------------------------------------
+# -- an independent simulator: every value of every step by recursion over the graph ----------------------------------
 
 
 def simulate(net: Network, x: Tensor) -> dict[str, Tensor]:
-    """Outputs of all populations [T, B, N] and of all states (``h.v``), computed value by value from the definition of a step.
+    """Outputs of all populations [T, B, N] and of all states (``h.v``), value by value from the definition of a step.
 
     It knows no schedule: what a population needs in step k is asked for, and computed then.
     """
@@ -160,7 +161,7 @@ def test_random_networks_run_as_defined_whole_and_in_chunks(drawn: tuple[Network
         assert_state_equal(whole.state, state)
 
 
-# -- schedule -----------------------------------------------------------------------------------------------------------------------
+# -- schedule ---------------------------------------------------------------------------------------------------------
 
 
 def test_feed_forward_parts_are_stages_of_their_own_in_topological_order() -> None:
@@ -189,7 +190,7 @@ def test_a_loop_of_two_populations_is_one_stage() -> None:
 
 
 def l2mu() -> Network:
-    """Input into a scalar ``u``, a linear memory with its own loop, and a spiking layer that reads the memory and feeds ``u``."""
+    """Input into a scalar ``u``, a linear memory with its own loop, a spiking layer that reads it and feeds ``u``."""
     net = Network()
     net.input(3, name="input")
     u = net.population(Integrator(1, tau_mem=1e-3), name="u")
@@ -273,7 +274,7 @@ def test_a_population_without_input_runs_on_its_own() -> None:
     assert net(torch.ones(3, 2, 1)).output.abs().sum() == 0
 
 
-# -- chunks and state ---------------------------------------------------------------------------------------------------------------
+# -- chunks and state -------------------------------------------------------------------------------------------------
 
 
 def recurrent(batch_norm: bool = False, dropout: float = 0.0) -> Network:
@@ -343,7 +344,7 @@ def test_the_network_keeps_no_state() -> None:
     assert torch.equal(net(x).output, first.output)
 
 
-# -- padding --------------------------------------------------------------------------------------------------------------------------
+# -- padding ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("readout", ["sum", "sum_softmax", "mean", "max", "last"])
@@ -424,7 +425,7 @@ def test_batch_norm_of_a_single_step_is_refused_in_training_only() -> None:
         net.eval()(x, lengths=lengths)
 
 
-# -- dropout --------------------------------------------------------------------------------------------------------------------------
+# -- dropout ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loop", [False, True])
@@ -462,7 +463,7 @@ def test_masks_are_drawn_once_per_connection_and_forward(monkeypatch: pytest.Mon
     assert sorted(shapes) == [(3, 6), (3, 8), (3, 8)]
 
 
-# -- cost and gradients ----------------------------------------------------------------------------------------------------------------
+# -- cost and gradients -----------------------------------------------------------------------------------------------
 
 
 class Counting(FastSigmoid):
@@ -571,7 +572,7 @@ def test_every_learnable_parameter_gets_a_gradient() -> None:
     assert {n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()} == {"populations.y.raw_v_reset"}
 
 
-# -- modules ----------------------------------------------------------------------------------------------------------------------------
+# -- modules ----------------------------------------------------------------------------------------------------------
 
 
 def test_dtypes_state_dict_and_deepcopy() -> None:

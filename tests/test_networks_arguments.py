@@ -146,7 +146,7 @@ def test_a_refused_part_leaves_the_network_as_it_was() -> None:
 def test_a_network_without_input_says_so() -> None:
     net = Network()
     net.population(LIF(2))
-    with pytest.raises(GraphError, match="has no input; add one with net.input"):
+    with pytest.raises(GraphError, match=r"has no input; add one with net\.input"):
         net(torch.ones(1, 1, 2))
 
 
