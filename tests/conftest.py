@@ -13,8 +13,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# A loaded machine is no error; and what CI finds wrong, it has to find again.
+settings.register_profile("ranvier", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "ranvier")
 
 _ROOT = Path(__file__).resolve().parents[1]
 
