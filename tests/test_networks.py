@@ -266,6 +266,31 @@ def test_several_inputs_and_parallel_connections() -> None:
     torch.testing.assert_close(net(x).output, want, rtol=1e-5, atol=1e-5)
 
 
+class Relay(Neuron):
+    """No state at all: what comes in goes out."""
+
+    output = "real"
+
+    def step(self, current: Any, p: Any) -> Any:
+        return current * 2.0
+
+
+def test_a_population_without_states_runs_in_and_outside_loops() -> None:
+    net = Network()
+    net.input(1, name="input")
+    for name in ("a", "b"):
+        net.population(Relay(1), name=name)
+    net.connect("input", "a", Dense(weight=torch.ones(1, 1)))
+    net.connect("a", "b", Dense(weight=torch.ones(1, 1)))
+    x = torch.arange(1.0, 5.0).reshape(4, 1, 1)
+    result = net(x)
+    assert result.state == {} and torch.equal(result.output, 4 * x)
+    net.connect("b", "a", Dense(weight=torch.full((1, 1), 0.25)))
+    assert_as_simulated(double(net), x.double())
+    parts, _ = chunked(net, x.double(), [2], ["b"])
+    assert torch.equal(parts["b"], net(x.double()).output)
+
+
 def test_a_population_without_input_runs_on_its_own() -> None:
     net = Network()
     net.input(1, name="input")
