@@ -77,7 +77,9 @@ class AugmentConfig:
     channel_bend: float = opt(0.0, "largest bow of the channel axis, as a share of the channels", low=0, high=0.25)
     channel_shift: int = opt(0, "largest shift along the channels, in channel bins", low=0)
     channel_mask: int = opt(0, "widest band of silenced channels, in channel bins", low=0)
-    channel_fade: float = opt(0.0, "largest share of events deleted where a smooth fade over channels peaks", low=0, high=1)
+    channel_fade: float = opt(
+        0.0, "largest share of events deleted where a smooth fade over channels peaks", low=0, high=1
+    )
     time_stretch: float = opt(0.0, "largest change of tempo (0.2: 1.2 times slower or faster)", low=0, high=1)
     time_later: float = opt(0.0, "largest shift to later times, in ms", low=0)
     time_earlier: float = opt(0.0, "largest shift to earlier times, in ms", low=0)

@@ -57,7 +57,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled samples of a run, as batches of counts. ``max_count`` saturates them, ``padded`` gives the batches lengths."""
+    """Labelled samples of a run, as batches of counts.
+
+    ``max_count`` saturates them, ``padded`` gives the batches lengths.
+    """
 
     data: BinnedDataset
     max_count: int = 255

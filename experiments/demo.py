@@ -20,13 +20,14 @@ from .report import report_run
 from .runs import runs_root
 from .workflow import eval_run, export_run, verify_run
 
-VERILOG_SAMPLES = 10
+#: Targets of the demo and how many test samples each is run on; None is all.
+VERIFIED: dict[str, int | None] = {"c": None, "verilog": 10}
 
 
 def run_demo(run: str, settings: Sequence[str], log: Console, out: Console) -> bool:
-    """Train, evaluate, export, verify and report into ``runs/RUN``; False if any spike differs. Progress goes to ``log``.
+    """Train, evaluate, export, verify and report into ``runs/RUN``; False if any spike differs.
 
-    A demo that was interrupted goes on where it was.
+    Progress goes to ``log``, the table to ``out``. A demo that was interrupted goes on where it was.
 
     Raises:
         RunError, ConfigError, DataError, ExportError: as the single commands.
@@ -35,16 +36,16 @@ def run_demo(run: str, settings: Sequence[str], log: Console, out: Console) -> b
     folder = Path(run) if os.sep in run else runs_root() / run
     config = override(digits.defaults(), settings)
     log.print(
-        "[bold]1/5[/bold] Training a recurrent spiking network on spoken digits; the voices of the test set are not in it"
+        "[bold]1/5[/bold] Training a recurrent spiking network on spoken digits, without the voices of the test set"
     )
     train(config, folder, log)
     floating = eval_run(folder, "test", log)
     log.print("[bold]2/5[/bold] Kernel ridge regression on the same words, for comparison")
     ridge = ridge_of(config)
     log.print("[bold]3/5[/bold] Turning the network into 8-bit integers, C and Verilog")
-    exported = export_run(folder, ["c", "verilog"], log)
+    exported = export_run(folder, list(VERIFIED), log)
     log.print("[bold]4/5[/bold] Running the C program and the Verilog core against the integer model")
-    verified = verify_run(folder, ["c", "verilog"], log, {"c": None, "verilog": VERILOG_SAMPLES})
+    verified = verify_run(folder, list(VERIFIED), log, VERIFIED)
     log.print("[bold]5/5[/bold] Writing the report")
     report = report_run(folder, log)
     out.print(summary(floating, ridge, exported, verified, report))
@@ -52,7 +53,7 @@ def run_demo(run: str, settings: Sequence[str], log: Console, out: Console) -> b
         if target["differing_spikes"] is None:
             out.print(f"[yellow]{name} was not run:[/yellow] {target['reason']}")
     out.print(f"{time.perf_counter() - began:.0f} seconds in total")
-    return all(t["differing_spikes"] in (0, None) for t in verified["targets"].values())
+    return all(t["passed"] or t["differing_spikes"] is None for t in verified["targets"].values())
 
 
 def ridge_of(config: Config) -> float:

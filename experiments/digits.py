@@ -1,4 +1,7 @@
-"""Ranvier Digits: spoken digits in English and German, tested on voices never heard in training. What `make demo` trains."""
+"""Ranvier Digits:
+
+spoken digits in English and German, tested on voices never heard in training. What `make demo` trains.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from .experiment import Experiment
 def recipe(config: Config) -> Config:
     """Settings for words of unknown voices, chosen on training voices of Ranvier Digits held out from training.
 
-    A word's own duration is divided into 15 steps, so tempo is gone before the network sees it. Of the augmentations, those
-    along the channels (shift, stretch, bow, mask: another vocal tract) help most, and those along time do not.
+    A word's own duration is divided into 15 steps, so tempo is gone before the network sees it. Of the augmentations,
+    those along the channels (shift, stretch, bow, mask: another vocal tract) help most, and those along time do not.
     """
     data, augment, model, training = config.data, config.augment, config.model, config.training
     data.dt, data.window, data.relative, data.channel_factor = 10.0, 150.0, True, 10

@@ -41,9 +41,11 @@ def defaults() -> Config:
 
 
 def prepare(config: Config) -> None:
-    """Convert the 2,000 recordings with the inner-ear model into the file the defaults name, unless it is there already.
+    """Convert the 2,000 recordings with the inner-ear model into the file the defaults name, unless it is there
+    already.
 
-    The archive ``fsdd_8k_int16.npz`` is looked for in ``$RANVIER_SHARED/data/fsdd``, else beside the checkout in ``shared/data/fsdd``.
+    The archive ``fsdd_8k_int16.npz`` is looked for in ``$RANVIER_SHARED/data/fsdd``, else beside the checkout in
+    ``shared/data/fsdd``.
     """
     if config.data.train != defaults().data.train:
         return

@@ -6,20 +6,32 @@ is not needed.
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
+from ..deploy import TARGETS, IntegerNetwork, IntegerResult, quantize, verify
 from ..errors import ConfigError
 from ..networks import Network, load_network
+from ..networks.files import WEIGHTS_FILE
+from .callbacks import progress
 from .config import load_config
 from .data import Split, load_test, load_training
 from .evaluation import evaluate
-from .runs import METRICS_FILE, find_run, read_json
+from .runs import METRICS_FILE, find_run, read_json, write_json
 
 EXPORT_FILE = "export.json"
 VERIFY_FILE = "verification.json"
+INTEGER_FOLDER = "integer"
+CALIBRATION_SAMPLES = 256
+SHIPPED_VECTORS = 2
+VERILOG_SAMPLES = 50
+GOLDEN_BATCH = 128
 
 
 def open_split(folder: Path, which: str = "test") -> Split:
@@ -63,3 +75,184 @@ def eval_run(run: str | Path, which: str, console: Console) -> dict[str, Any]:
         "spikes_per_sample": found.spikes_per_sample,
         "spikes_per_population": {n: float(s.mean()) for n, s in found.spikes.items()},
     }
+
+
+def quantized(folder: Path, net: Network, console: Console) -> IntegerNetwork:
+    """The integer form of a run's network, calibrated on training samples.
+
+    Raises:
+        ExportError: naming what has no integer form.
+    """
+    training, _ = load_training(load_config(folder))
+    rows = np.random.default_rng(0).permutation(len(training))[:CALIBRATION_SAMPLES]
+    batch = training.batch(np.sort(rows))
+    with console.status("Quantising"):
+        return quantize(net, batch.counts, None if batch.lengths is None else batch.lengths.numpy())
+
+
+def golden_run(
+    inet: IntegerNetwork, split: Split, console: Console
+) -> tuple[np.ndarray, np.ndarray | None, IntegerResult]:
+    """The integer model on all of ``split``: the counts [T, N, C], the lengths, and what came out."""
+    parts: list[IntegerResult] = []
+    counts, lengths = [], []
+    with progress(console) as bar:
+        task = bar.add_task("Integer model", total=len(split), note="")
+        for start in range(0, len(split), GOLDEN_BATCH):
+            rows = np.arange(start, min(start + GOLDEN_BATCH, len(split)))
+            batch = split.batch(rows)
+            counts.append(batch.counts.numpy())
+            ends = np.full(len(rows), len(batch.counts)) if batch.lengths is None else batch.lengths.numpy()
+            lengths.append(ends)
+            parts.append(inet.run(counts[-1], ends))
+            bar.advance(task, len(rows))
+    outputs = {n: np.concatenate([p.outputs[n] for p in parts], 1) for n in parts[0].outputs}
+    states = {
+        n: {s: np.concatenate([p.states[n][s] for p in parts]) for s in own} for n, own in parts[0].states.items()
+    }
+    joined = IntegerResult(
+        outputs, np.concatenate([p.readout for p in parts]), np.concatenate([p.classes for p in parts]), states
+    )
+    return np.concatenate(counts, 1), np.concatenate(lengths) if split.padded else None, joined
+
+
+def _targets(names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in TARGETS:
+            close = difflib.get_close_matches(name, TARGETS, 1, 0.4)
+            raise ConfigError(
+                f"there is no target {name!r}; "
+                + (f"did you mean {close[0]}?" if close else f"there are {', '.join(TARGETS)}")
+            )
+    return list(dict.fromkeys(names))
+
+
+def artefact_name(folder: Path) -> str:
+    """The run's name as an identifier of C and Verilog."""
+    name = re.sub(r"\W+", "_", folder.resolve().name, flags=re.ASCII).strip("_").lower()
+    return name if name[:1].isalpha() else f"net_{name}"
+
+
+def export_run(run: str | Path, targets: Sequence[str], console: Console, out: Path | None = None) -> dict[str, Any]:
+    """Quantise a run's network and write it for each target into ``RUN/TARGET`` (or ``out/TARGET``).
+
+    Returns:
+        What `ranvier export --json` prints and ``export.json`` keeps: ``run``, ``samples`` (test), ``accuracy`` of
+        the integer model on them, ``float_accuracy``, ``same_class`` (share of samples with the same answer),
+        ``params``, ``spikes_per_sample`` of the integer model, ``float_spikes_per_sample``, ``spikes_per_population``
+        and ``spike_ratio`` (integer / float) by population, ``bytes`` and ``ram`` of the C program (None where it was
+        not exported or there is no compiler), ``files`` by target.
+
+    Raises:
+        ConfigError: an unknown target, naming the nearest.
+        ExportError: the network has no integer form; nothing is written.
+    """
+    names, folder = _targets(targets), find_run(run)
+    net, split = load_network(folder), open_split(folder)
+    inet = quantized(folder, net, console)
+    counts, lengths, golden = golden_run(inet, split, console)
+    found = evaluate(net, split, console)
+    inet.save(folder / INTEGER_FOLDER)
+    files: dict[str, list[str]] = {}
+    sizes: dict[str, int | None] = {"bytes": None, "ram": None}
+    few = counts[:, :SHIPPED_VECTORS]
+    for name in names:
+        place = (out or folder) / name
+        with console.status(f"Writing {name}"):
+            files[name] = [str(p) for p in TARGETS[name].export(inet, place, artefact_name(folder), few)]
+            if name == "c":
+                short = verify(
+                    TARGETS[name],
+                    inet,
+                    place,
+                    artefact_name(folder),
+                    few,
+                    None if lengths is None else lengths[:SHIPPED_VECTORS],
+                )
+                sizes = {"bytes": short.bytes, "ram": short.ram}
+    spikes = {p.name: float(golden.outputs[p.name].sum()) / len(split) for p in inet.populations if p.program.binary}
+    values = {
+        "run": str(folder),
+        "samples": len(split),
+        "accuracy": float((golden.classes == split.labels).mean()),
+        "float_accuracy": found.accuracy,
+        "same_class": float((golden.classes == found.predictions).mean()),
+        "params": count_parameters(folder, net),
+        "spikes_per_sample": sum(spikes.values()),
+        "float_spikes_per_sample": found.spikes_per_sample,
+        "spikes_per_population": spikes,
+        "spike_ratio": {n: spikes[n] / max(1e-9, float(found.spikes[n].mean())) for n in spikes},
+        **sizes,
+        "files": files,
+    }
+    write_json(folder / EXPORT_FILE, values)
+    return values
+
+
+def verify_run(
+    run: str | Path, targets: Sequence[str], console: Console, samples: int | Mapping[str, int | None] | None = None
+) -> dict[str, Any]:
+    """Run what was exported (exporting it first where it was not) and compare every output, readout and state with
+    the integer model.
+
+    Args:
+        samples: how many test samples, for all targets or by target; by default all of them in C and 50 in Verilog.
+
+    Returns:
+        What `ranvier verify --json` prints and ``verification.json`` keeps: ``run``, ``samples`` (the most that a
+        target was run on), ``accuracy`` and ``spikes_per_sample`` of the integer model on the test set, ``params``,
+        ``differing_spikes`` (all targets together; None, with ``reason``, where a target was not run), ``bytes``,
+        ``ram``, ``passed``, and ``targets``: by target ``samples``, ``differing_spikes``, ``differing_readouts``,
+        ``differing_states``, ``differing_classes``, ``reason``, ``bytes``, ``ram``, ``figures``, ``passed``.
+
+    Raises:
+        ConfigError: an unknown target.
+        ToolError: a tool is there but failed.
+    """
+    names, folder = _targets(targets), find_run(run)
+    title = artefact_name(folder)
+    path = folder / EXPORT_FILE
+    exported = read_json(path) if path.is_file() else {}
+    stale = path.is_file() and (folder / WEIGHTS_FILE).stat().st_mtime > path.stat().st_mtime
+    missing = [n for n in names if stale or not (folder / n).is_dir()]
+    if missing or not exported:
+        exported = export_run(folder, missing or names, console)
+    inet = IntegerNetwork.load(folder / INTEGER_FOLDER)
+    split = open_split(folder)
+    counts, lengths, golden = golden_run(inet, split, console)
+    found: dict[str, Any] = {}
+    for name in names:
+        asked = samples.get(name) if isinstance(samples, Mapping) else samples
+        n = min(len(split), asked or (len(split) if name == "c" else VERILOG_SAMPLES))
+        part = _first(golden, n)
+        with console.status(f"Running {name} on {n} samples"):
+            result = verify(
+                TARGETS[name], inet, folder / name, title, counts[:, :n], None if lengths is None else lengths[:n], part
+            )
+        found[name] = {"samples": n} | result.to_json() | ({"samples": 0} if result.differing_spikes is None else {})
+    total = [t["differing_spikes"] for t in found.values()]
+    reasons = [f"{n}: {t['reason']}" for n, t in found.items() if t["reason"]]
+    values = {
+        "run": str(folder),
+        "samples": max(t["samples"] for t in found.values()),
+        "accuracy": exported["accuracy"],
+        "params": exported["params"],
+        "spikes_per_sample": exported["spikes_per_sample"],
+        "differing_spikes": None if None in total else sum(total),
+        "reason": "; ".join(reasons) or None,
+        "bytes": found["c"]["bytes"] if "c" in found else exported["bytes"],
+        "ram": found["c"]["ram"] if "c" in found else exported["ram"],
+        "passed": all(t["passed"] for t in found.values()),
+        "targets": found,
+    }
+    write_json(folder / VERIFY_FILE, values)
+    return values
+
+
+def _first(golden: IntegerResult, n: int) -> IntegerResult:
+    return IntegerResult(
+        {k: v[:, :n] for k, v in golden.outputs.items()},
+        golden.readout[:n],
+        golden.classes[:n],
+        {p: {s: v[:n] for s, v in own.items()} for p, own in golden.states.items()},
+    )
