@@ -10,7 +10,7 @@ from .trace import fire
 
 
 def decay(tau: Tensor, dt: float, integrator: str) -> Tensor:
-    """What remains after ``dt`` of an exponential decay: exp(-dt/tau), or 1 - dt/tau under Euler (for tau well above dt)."""
+    """What remains after ``dt`` of an exponential decay: exp(-dt/tau), or 1 - dt/tau under Euler (tau > dt)."""
     return torch.exp(-dt / tau) if integrator == "exact" else 1.0 - dt / tau
 
 
