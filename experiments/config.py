@@ -110,6 +110,8 @@ class ModelConfig:
     surrogate: str = opt("fast_sigmoid", "derivative of the spike in the backward pass", SURROGATES)
     surrogate_width: float = opt(0.1, "width of the surrogate, in units of the membrane potential", low=1e-6)
     batch_norm: bool = opt(True, "batch norm on the feed-forward connections into hidden populations")
+    norm_gain: float = opt(1.0, "initial scale of the batch norm, in units of the membrane potential", low=0)
+    norm_bias: float = opt(0.0, "initial mean current that the batch norm gives; above 0 more neurons fire from the start")
     bias: bool = opt(
         False, "a bias on the feed-forward connections into hidden populations (batch norm has one of its own)"
     )
@@ -302,7 +304,7 @@ def load_config(folder: Path) -> Config:
         )
     try:
         raw = OmegaConf.load(path)
-        version = raw.get("format") if OmegaConf.is_dict(raw) else None  # pyright: ignore[reportAttributeAccessIssue]
+        version = raw.get("format") if OmegaConf.is_dict(raw) else None  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     except Exception as error:  # the YAML reader has many exceptions of its own
         raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
     if version != FORMAT:

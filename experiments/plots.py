@@ -21,7 +21,7 @@ def _figure(
 ) -> tuple[Figure, np.ndarray]:
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE):  # pyright: ignore[reportArgumentType]
         figure = Figure((width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **options)  # type: ignore[arg-type]
     return figure, axes
