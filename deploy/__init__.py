@@ -1,1 +1,15 @@
-"""The integer model, its exporters, their verifiers and reports."""
+"""The integer model, its exporters and their verifiers."""
+
+from .integer import IntConnection, IntegerNetwork, IntegerResult, IntInput, IntPopulation
+from .program import IntOp, IntProgram, IntValue
+from .quantize import check_exportable, quantize
+from .target_c import CTarget
+from .verify import Agreement, Target, Verification, agreement, verify
+
+TARGETS: dict[str, Target] = {"c": CTarget()}
+"""Every target by name: what it is exported to and verified in."""
+
+__all__ = [
+    "TARGETS", "Agreement", "CTarget", "IntConnection", "IntInput", "IntOp", "IntPopulation", "IntProgram", "IntValue", "IntegerNetwork",
+    "IntegerResult", "Target", "Verification", "agreement", "check_exportable", "quantize", "verify",
+]  # fmt: skip

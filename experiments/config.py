@@ -111,7 +111,9 @@ class ModelConfig:
     surrogate_width: float = opt(0.1, "width of the surrogate, in units of the membrane potential", low=1e-6)
     batch_norm: bool = opt(True, "batch norm on the feed-forward connections into hidden populations")
     norm_gain: float = opt(1.0, "initial scale of the batch norm, in units of the membrane potential", low=0)
-    norm_bias: float = opt(0.0, "initial mean current that the batch norm gives; above 0 more neurons fire from the start")
+    norm_bias: float = opt(
+        0.0, "initial mean current that the batch norm gives; above 0 more neurons fire from the start"
+    )
     bias: bool = opt(
         False, "a bias on the feed-forward connections into hidden populations (batch norm has one of its own)"
     )

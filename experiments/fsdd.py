@@ -33,7 +33,7 @@ SEEDS = 5
 def defaults() -> Config:
     """The settings chosen on Ranvier Digits, for fewer epochs, since this set has twice the recordings."""
     config = recipe(Config(experiment="fsdd"))
-    config.training.epochs = 100
+    config.training.epochs = 80
     config.data.source = "files"
     config.data.train = [str(cache_folder() / "fsdd.h5")]
     config.data.validation_speakers = 0

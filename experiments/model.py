@@ -42,6 +42,9 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
                 gain=m.input_gain,
             )
             net.connect(source, layer, forward)
+            if forward.norm is not None:
+                torch.nn.init.constant_(forward.norm.weight, m.norm_gain)
+                torch.nn.init.constant_(forward.norm.bias, m.norm_bias)
             if m.recurrent:
                 net.connect(
                     layer, layer, Dense(dropout=m.recurrent_dropout, init=m.recurrent_init, gain=m.recurrent_gain)

@@ -1,0 +1,383 @@
+"""Exporter to self-contained C99: prints the integer network, decides nothing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .artefact import LICENCE, NOTICE, contract, default_vectors, write_all
+from .integer import IntegerNetwork, IntPopulation
+from .names import checked_name, identifiers
+from .program import ACC, Arg, IntOp
+
+FNV_START, FNV_FACTOR = 2166136261, 16777619
+
+
+def export_c(
+    inet: IntegerNetwork, folder: str | Path, name: str, vectors: np.ndarray | Mapping[str, np.ndarray] | None = None
+) -> list[Path]:
+    """Write ``NAME.h``, ``NAME.c``, ``NAME_contract.txt``, ``NAME_vectors.h`` and ``NAME_test.c`` (a self-test on those vectors), and
+    ``NAME_replay.c`` (samples from stdin, outputs to stdout; the verifier runs it).
+
+    Args:
+        vectors: input samples [T, B, N] to ship as test vectors; a few random ones by default.
+
+    Raises:
+        ExportError: before any file is written.
+    """
+    return write_all(folder, CPrinter(inet, checked_name(name)).files(vectors))
+
+
+class CPrinter:
+    """Prints one integer network as C."""
+
+    def __init__(self, inet: IntegerNetwork, name: str) -> None:
+        self.inet, self.name = inet, name
+        self.node = identifiers([*(i.name for i in inet.inputs), *(p.name for p in inet.populations)])
+        self.link = identifiers([c.name for p in inet.populations for c in p.connections])
+        self.state = {p.name: identifiers([s.name for s in p.program.states]) for p in inet.populations}
+        self.table = {p.name: identifiers([t.name for t in p.program.tables]) for p in inet.populations}
+        self.sizes = {n.name: n.size for n in (*inet.inputs, *inet.populations)}
+        self.binary = {i.name: True for i in inet.inputs} | {p.name: p.program.binary for p in inet.populations}
+        self.ports = {i.name: i for i in inet.inputs}
+
+    def files(self, vectors: np.ndarray | Mapping[str, np.ndarray] | None) -> dict[str, str]:
+        n = self.name
+        return {
+            f"{n}.h": self.header(),
+            f"{n}.c": self.source(),
+            f"{n}_contract.txt": contract(self.inet),
+            f"{n}_vectors.h": self.vectors(default_vectors(self.inet) if vectors is None else vectors),
+            f"{n}_test.c": self.test(),
+            f"{n}_replay.c": self.replay(),
+        }
+
+    def banner(self, what: str) -> list[str]:
+        return [f"/* {LICENCE}", f" * {what}", *(f" * {line}" for line in textwrap.wrap(NOTICE, 110)), " */"]
+
+    # -- header ---------------------------------------------------------------------------------------------------------------
+
+    def header(self) -> str:
+        n, inet = self.name, self.inet
+        out_width = self.sizes[inet.readout[0]]
+        guard = f"{n.upper()}_H"
+        lines = [*self.banner(f"{n}: a spiking network as integer C99. How it computes: {n}_contract.txt.")]
+        lines += [f"#ifndef {guard}", f"#define {guard}", "", "#include <stdint.h>", "", "#ifdef __cplusplus", 'extern "C" {', "#endif", ""]
+        lines += [f"#define {n.upper()}_CLASSES {out_width}", ""]
+        lines += ["/* The caller owns it; several may exist. Call the reset function before the first step. */", "typedef struct {"]
+        for p in inet.populations:
+            for s in p.program.states:
+                lines.append(f"    {storage(s.lo, s.hi)} {self.field(p, s.name)}[{p.size}]; /* real value times 2^{s.frac} */")
+        for source in inet.delayed:
+            lines.append(f"    uint8_t before_{self.node[source]}[{self.sizes[source]}]; /* its output in the step before */")
+        lines.append(f"    int64_t readout[{out_width}];")
+        lines.append(f"    int32_t acc[{max(p.size for p in inet.populations)}]; /* scratch */")
+        lines += [f"}} {n}_state;", "", "/* The input of one step. */", "typedef struct {"]
+        lines += [f"    uint8_t {self.node[i.name]}[{i.size}]; /* {'events: 0 or 1' if i.binary else 'counts: 0 to 255'} */" for i in inet.inputs]
+        lines += [f"}} {n}_in;", "", "/* The output of every population in one step: spikes (0 or 1) or a real value. */", "typedef struct {"]
+        for p in inet.populations:
+            kind = "uint8_t" if p.program.binary else "int32_t"
+            lines.append(f"    {kind} {self.node[p.name]}[{p.size}];" + ("" if p.program.binary else f" /* real value times 2^{p.program.output_value.frac} */"))
+        lines += [f"}} {n}_out;", ""]
+        lines += ["/* Initial states, empty readout. */", f"void {n}_reset({n}_state *state);"]
+        lines += [f"/* One time step of {inet.dt:g} ms. */", f"void {n}_step({n}_state *state, const {n}_in *in, {n}_out *out);"]
+        lines += ["/* The class with the largest readout so far, the lowest of equals. */", f"int32_t {n}_class(const {n}_state *state);"]
+        return "\n".join([*lines, "", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""])
+
+    def field(self, p: IntPopulation, state: str) -> str:
+        return f"{self.node[p.name]}_{self.state[p.name][state]}_s"
+
+    # -- source ---------------------------------------------------------------------------------------------------------------
+
+    def source(self) -> str:
+        n = self.name
+        lines = [*self.banner(f"{n}: how it computes is in {n}_contract.txt."), f'#include "{n}.h"', ""]
+        for p in self.inet.populations:
+            for c in p.connections:
+                lines += [f"/* {c.name}: one row of {p.size} targets for each of {self.sizes[c.source]} sources */"]
+                lines += array(f"static const int8_t w_{self.link[c.name]}[{c.weights.size}]", c.weights.T.reshape(-1))
+            for t in p.program.tables:
+                lines += array(f"static const {storage(t.lo, t.hi)} {self.table_name(p, t.name)}[{p.size}]", p.table(t.name))
+            for s in p.program.states:
+                if len(set(p.start(s.name).tolist())) > 1:
+                    lines += array(f"static const {storage(s.lo, s.hi)} start_{self.field(p, s.name)}[{p.size}]", p.start(s.name))
+        lines += self.helpers()
+        for p in self.inet.populations:
+            lines += self.update(p)
+        return "\n".join([*lines, *self.reset(), *self.step(), *self.classes(), ""])
+
+    def table_name(self, p: IntPopulation, table: str) -> str:
+        return f"t_{self.node[p.name]}_{self.table[p.name][table]}"
+
+    def helpers(self) -> list[str]:
+        """Only those that are used, so that nothing warns."""
+        ops = [op for p in self.inet.populations for op in p.program.ops]
+        lines: list[str] = []
+        for bits in (32, 64):
+            wide = f"int{bits}_t"
+            if any(op.kind == "rsr" and width(op) == bits for op in ops):
+                lines += [
+                    "/* floor(x / 2^s), without shifting a negative number */",
+                    f"static {wide} floor_shift_{bits}({wide} x, int s)",
+                    "{",
+                    f"    return x < 0 ? ({wide})~((~x) >> s) : ({wide})(x >> s);",
+                    "}",
+                    "",
+                ]  # fmt: skip
+            if any(op.kind == "clamp" and width(op) == bits for op in ops):
+                lines += [
+                    f"static {wide} clamp_{bits}({wide} x, {wide} lo, {wide} hi)",
+                    "{",
+                    "    return x < lo ? lo : x > hi ? hi : x;",
+                    "}",
+                    "",
+                ]
+        sources = {c.source for p in self.inet.populations for c in p.connections}
+        if sources:
+            # A spike adds its row; a silent source costs one comparison.
+            counted = any(s in self.ports and not self.ports[s].binary for s in sources)
+            plain = any(s not in self.ports or self.ports[s].binary for s in sources)
+            for used, suffix, term in ((plain, "spikes", "row[i]"), (counted, "counts", "row[i] * (int32_t)source[j]")):
+                if used:
+                    lines += [
+                        f"static void add_{suffix}(int32_t *acc, int32_t targets, const uint8_t *source, int32_t sources, const int8_t *row)",
+                        "{",
+                        "    int32_t i, j;",
+                        "    for (j = 0; j < sources; ++j, row += targets) {",
+                        "        if (source[j] != 0) {",
+                        "            for (i = 0; i < targets; ++i) {",
+                        f"                acc[i] += {term};",
+                        "            }",
+                        "        }",
+                        "    }",
+                        "}",
+                        "",
+                    ]
+        return lines
+
+    def update(self, p: IntPopulation) -> list[str]:
+        n, program = self.name, p.program
+        used = {a for op in program.ops for a in op.args} | {*program.next_state.values(), program.output}
+        local: dict[str, str] = {ACC: "acc"}
+        body: list[str] = []
+        if ACC in used:
+            body.append("const int32_t acc = state->acc[i];")
+        for s in program.states:
+            local[s.name] = f"s_{self.state[p.name][s.name]}"
+            if s.name in used:
+                body.append(f"const int32_t {local[s.name]} = state->{self.field(p, s.name)}[i];")
+        for t in program.tables:
+            local[t.name] = f"{self.table_name(p, t.name)}[i]"
+        values = identifiers([op.name for op in program.ops])
+        for op in program.ops:
+            local[op.name] = f"x_{values[op.name]}"
+            kind = "int64_t" if op.bits > 32 else "int32_t"
+            body.append(f"const {kind} {local[op.name]} = {expression(op, local)};")
+        for s in program.states:
+            body.append(f"state->{self.field(p, s.name)}[i] = ({storage(s.lo, s.hi)}){operand(program.next_state[s.name], local)};")
+        out = "uint8_t" if program.binary else "int32_t"
+        value = operand(program.output, local)
+        body.append(f"out->{self.node[p.name]}[i] = ({out}){value};")
+        if p.name == self.inet.readout[0]:
+            kind = self.inet.readout[1]
+            if kind == "sum":
+                body.append(f"state->readout[i] += {value};")
+            elif kind == "max":
+                body.append(f"if ({value} > state->readout[i]) {{ state->readout[i] = {value}; }}")
+            else:
+                body.append(f"state->readout[i] = {value};")
+        return [
+            f"/* {p.name}: {p.model} */",
+            f"static void update_{self.node[p.name]}({n}_state *state, {n}_out *out)",
+            "{",
+            "    int32_t i;",
+            f"    for (i = 0; i < {p.size}; ++i) {{",
+            *(f"        {line}" for line in body),
+            "    }",
+            "}",
+            "",
+        ]
+
+    def reset(self) -> list[str]:
+        lines = [f"void {self.name}_reset({self.name}_state *state)", "{", "    int32_t i;"]
+
+        def fill(target: str, size: int, value: str) -> None:
+            lines.append(f"    for (i = 0; i < {size}; ++i) {{ {target}[i] = {value}; }}")
+
+        for p in self.inet.populations:
+            for s in p.program.states:
+                start = p.start(s.name)
+                same = len(set(start.tolist())) == 1
+                fill(f"state->{self.field(p, s.name)}", p.size, literal(int(start[0])) if same else f"start_{self.field(p, s.name)}[i]")
+        for source in self.inet.delayed:
+            fill(f"state->before_{self.node[source]}", self.sizes[source], "0")
+        fill("state->readout", self.sizes[self.inet.readout[0]], literal(int(self.inet.readout_start()[0])))
+        fill("state->acc", max(p.size for p in self.inet.populations), "0")
+        return [*lines, "}", ""]
+
+    def step(self) -> list[str]:
+        n = self.name
+        lines = [f"void {n}_step({n}_state *state, const {n}_in *in, {n}_out *out)", "{", "    int32_t i;"]
+        if not any(c.source in self.ports for p in self.inet.populations for c in p.connections):
+            lines.append("    (void)in;")
+        for p in self.inet.populations:
+            lines.append(f"    for (i = 0; i < {p.size}; ++i) {{ state->acc[i] = 0; }}")
+            for c in p.connections:
+                source = f"state->before_{self.node[c.source]}" if c.delay else f"{'in' if c.source in self.ports else 'out'}->{self.node[c.source]}"
+                how = "counts" if c.source in self.ports and not self.ports[c.source].binary else "spikes"
+                lines.append(f"    add_{how}(state->acc, {p.size}, {source}, {self.sizes[c.source]}, w_{self.link[c.name]});")
+            lines.append(f"    update_{self.node[p.name]}(state, out);")
+        for source in self.inet.delayed:
+            origin = f"{'in' if source in self.ports else 'out'}->{self.node[source]}"
+            lines.append(f"    for (i = 0; i < {self.sizes[source]}; ++i) {{ state->before_{self.node[source]}[i] = {origin}[i]; }}")
+        return [*lines, "}", ""]
+
+    def classes(self) -> list[str]:
+        return [
+            f"int32_t {self.name}_class(const {self.name}_state *state)",
+            "{",
+            "    int32_t i, best = 0;",
+            f"    for (i = 1; i < {self.sizes[self.inet.readout[0]]}; ++i) {{",
+            "        if (state->readout[i] > state->readout[best]) { best = i; }",
+            "    }",
+            "    return best;",
+            "}",
+        ]
+
+    # -- harnesses ------------------------------------------------------------------------------------------------------------
+
+    def vectors(self, x: np.ndarray | Mapping[str, np.ndarray]) -> str:
+        """Inputs as (channel, count) pairs, and per step a hash of all outputs."""
+        stimuli = self.inet.stimuli(x)
+        result = self.inet.run(stimuli)
+        steps, samples = next(iter(stimuli.values())).shape[:2]
+        events: list[int] = []
+        ends: list[int] = []
+        hashes: list[int] = []
+        for b in range(samples):
+            for k in range(steps):
+                for number, port in enumerate(self.inet.inputs):
+                    for channel in np.flatnonzero(stimuli[port.name][k, b]):
+                        events += [number, int(channel), int(stimuli[port.name][k, b, channel])]
+                ends.append(len(events) // 3)
+                value = FNV_START
+                for p in self.inet.populations:
+                    for byte in result.outputs[p.name][k, b].astype("<i4").tobytes():
+                        value = (value ^ byte) * FNV_FACTOR & 0xFFFFFFFF
+                hashes.append(value)
+        n = self.name
+        lines = [*self.banner(f"Test vectors of {n}: input events (port, channel, value), where each step ends, and what must come out.")]
+        lines += ["#include <stdint.h>", f"#define VECTOR_SAMPLES {samples}", f"#define VECTOR_STEPS {steps}"]
+        lines += array(f"static const uint32_t vector_events[{max(len(events), 1)}]", events or [0])
+        lines += array(f"static const uint32_t vector_ends[{len(ends)}]", ends)
+        lines += array(f"static const uint32_t vector_hashes[{len(hashes)}]", hashes, "u")
+        lines += array(f"static const int32_t vector_classes[{samples}]", result.classes.tolist())
+        return "\n".join(lines) + "\n"
+
+    def test(self) -> str:
+        n = self.name
+        clear = [f"            for (i = 0; i < {i.size}; ++i) {{ in.{self.node[i.name]}[i] = 0; }}" for i in self.inet.inputs]
+        put = [
+            f"                if (vector_events[3 * e] == {k}) {{ in.{self.node[i.name]}[vector_events[3 * e + 1]] = (uint8_t)vector_events[3 * e + 2]; }}"
+            for k, i in enumerate(self.inet.inputs)
+        ]
+        digest = [
+            f"            for (i = 0; i < {p.size}; ++i) {{ hash = mixed(hash, (uint32_t)out.{self.node[p.name]}[i]); }}" for p in self.inet.populations
+        ]
+        lines = [
+            *self.banner(f"Self-test of {n}: replays its vectors; returns the number of steps and classes that differ (0 is a pass)."),
+            f'#include "{n}.h"', f'#include "{n}_vectors.h"', "",
+            f"static {n}_state state;", f"static {n}_in in;", f"static {n}_out out;", "",
+            "static uint32_t mixed(uint32_t hash, uint32_t value)", "{", "    int32_t i;", "    for (i = 0; i < 4; ++i) {",
+            f"        hash = (hash ^ (value & 255u)) * {FNV_FACTOR}u;", "        value >>= 8;", "    }", "    return hash;", "}", "",
+            "int main(void)", "{", "    int32_t sample, step, i, wrong = 0;", "    uint32_t e = 0, at = 0;",
+            "    for (sample = 0; sample < VECTOR_SAMPLES; ++sample) {", f"        {n}_reset(&state);",
+            "        for (step = 0; step < VECTOR_STEPS; ++step, ++at) {", f"            uint32_t hash = {FNV_START}u;", *clear,
+            "            for (; e < vector_ends[at]; ++e) {", *put, "            }", f"            {n}_step(&state, &in, &out);", *digest,
+            "            if (hash != vector_hashes[at]) { ++wrong; }", "        }",
+            f"        if ({n}_class(&state) != vector_classes[sample]) {{ ++wrong; }}", "    }", "    return wrong > 255 ? 255 : wrong;", "}", "",
+        ]  # fmt: skip
+        return "\n".join(lines)
+
+    def replay(self) -> str:
+        n = self.name
+        states = [
+            f"        for (i = 0; i < {p.size}; ++i) {{ put(state.{self.field(p, s.name)}[i]); }}"
+            for p in self.inet.populations
+            for s in p.program.states
+        ]
+        lines = [
+            *self.banner(f"Replays samples through {n} on the host: stdin holds, per sample, the number of steps (int32) and each step's input;"),
+            f'#include "{n}.h"', "#include <stdio.h>", "",
+            f"static {n}_state state;", f"static {n}_in in;", f"static {n}_out out;", "",
+            "static void put(int64_t value)", "{", "    (void)fwrite(&value, sizeof value, 1, stdout);", "}", "",
+            "int main(int argc, char **argv)", "{", "    int32_t steps, k, i;", "    (void)argv;",
+            f'    if (argc > 1) {{ (void)printf("%lu\\n", (unsigned long)sizeof({n}_state)); return 0; }}',
+            "    while (fread(&steps, sizeof steps, 1, stdin) == 1) {", f"        {n}_reset(&state);",
+            "        for (k = 0; k < steps; ++k) {", "            if (fread(&in, sizeof in, 1, stdin) != 1) { return 1; }",
+            f"            {n}_step(&state, &in, &out);",
+            *(f"            (void)fwrite(out.{self.node[p.name]}, sizeof out.{self.node[p.name]}, 1, stdout);" for p in self.inet.populations),
+            "        }", f"        put({n}_class(&state));",
+            f"        for (i = 0; i < {self.sizes[self.inet.readout[0]]}; ++i) {{ put(state.readout[i]); }}", *states, "    }", "    return 0;", "}", "",
+        ]  # fmt: skip
+        return "\n".join(lines)
+
+
+def storage(lo: int, hi: int) -> str:
+    """The smallest signed type that holds ``lo`` to ``hi``."""
+    return next(f"int{b}_t" for b in (8, 16, 32, 64) if -(1 << (b - 1)) <= lo and hi < 1 << (b - 1))
+
+
+def literal(value: int) -> str:
+    if value == -(1 << 31):
+        return "(-2147483647 - 1)"
+    if -(1 << 31) < value < 1 << 31:
+        return str(value)
+    return f"(-INT64_C({-value}))" if value < 0 else f"INT64_C({value})"
+
+
+def operand(arg: Arg, local: Mapping[str, str]) -> str:
+    return local[arg] if isinstance(arg, str) else literal(arg) if arg >= 0 else f"({literal(arg)})"
+
+
+def width(op: IntOp) -> int:
+    return 64 if op.work > 32 else 32
+
+
+def expression(op: IntOp, local: Mapping[str, str]) -> str:
+    """The operation in C, computed in 32 or 64 bits as its working width says."""
+    wide = width(op) == 64
+    args = [f"(int64_t){operand(a, local)}" if wide else operand(a, local) for a in op.args]
+    narrow = "(int32_t)" if wide and op.bits <= 32 else ""
+    a = args[0]
+    if op.kind in ("add", "sub", "mul"):
+        text = f"{a} {dict(add='+', sub='-', mul='*')[op.kind]} {args[1]}"
+    elif op.kind == "neg":
+        text = f"-({a})"
+    elif op.kind == "abs":
+        text = f"{a} < 0 ? -({a}) : {a}"
+    elif op.kind in ("min", "max"):
+        text = f"{a} {'<' if op.kind == 'min' else '>'} {args[1]} ? {a} : {args[1]}"
+    elif op.kind in ("gt", "ge"):
+        return f"{a} {'>' if op.kind == 'gt' else '>='} {args[1]} ? 1 : 0"
+    elif op.kind == "select":
+        text = f"{a} != 0 ? {args[1]} : {args[2]}"
+    elif op.kind == "shl":
+        factor = 1 << int(op.args[1])
+        text = f"{a} * {literal(factor)}"
+    elif op.kind == "rsr":
+        shift = int(op.args[1])
+        text = f"floor_shift_{width(op)}({a} + {literal(1 << (shift - 1))}, {shift})"
+    elif op.kind == "clamp":
+        text = f"clamp_{width(op)}({a}, {operand(op.args[1], local)}, {operand(op.args[2], local)})"
+    else:
+        raise AssertionError(op.kind)
+    return f"{narrow}({text})" if narrow else text
+
+
+def array(declaration: str, values: Iterable[int], suffix: str = "") -> list[str]:
+    body = ", ".join(f"{literal(int(v)) if not suffix else int(v)}{suffix}" for v in values)
+    return [f"{declaration} = {{", *textwrap.wrap(body, 116, initial_indent="    ", subsequent_indent="    "), "};", ""]
