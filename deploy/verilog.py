@@ -1,0 +1,438 @@
+"""Exporter to SystemVerilog: a plain time-multiplexed core that prints the integer network and decides nothing.
+
+One synapse or one neuron is processed per clock. Rows of weights are read only for sources that fired (or have a count); weights, states,
+tables and event lists are memories with a registered read, so that synthesis finds block RAM.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .artefact import LICENCE, NOTICE, contract, default_vectors, write_all
+from .integer import IntegerNetwork, IntPopulation
+from .names import checked_name
+from .program import ACC, Arg, IntOp, bits_of
+
+EVENT, STEP, DUMP, CLEAR, FINISH = range(5)
+"""Commands of the testbench's stimulus file: an input event, the end of a step, print the states, clear, stop."""
+
+
+def export_verilog(
+    inet: IntegerNetwork, folder: str | Path, name: str, vectors: np.ndarray | Mapping[str, np.ndarray] | None = None
+) -> list[Path]:
+    """Write the core ``NAME.sv``, its memories ``NAME_*.hex``, the replaying testbench ``NAME_tb.sv``, ``NAME_stimuli.txt`` (``vectors``, a few
+    random ones by default) and ``NAME_contract.txt``.
+
+    Raises:
+        ExportError: before any file is written.
+    """
+    printer = _Printer(inet, checked_name(name))
+    stimuli = inet.stimuli(default_vectors(inet) if vectors is None else vectors)
+    steps, batch = next(iter(stimuli.values())).shape[:2]
+    files = {
+        f"{name}.sv": printer.core(),
+        f"{name}_tb.sv": printer.testbench(),
+        f"{name}_stimuli.txt": commands(inet, stimuli, np.full(batch, steps)),
+        f"{name}_contract.txt": contract(inet),
+    }
+    return write_all(folder, files | printer.memories)
+
+
+def commands(inet: IntegerNetwork, stimuli: Mapping[str, np.ndarray], ends: np.ndarray) -> str:
+    """The testbench's stimulus file for samples [T, B, N] of ``ends`` [B] steps: one command a line, ``kind port channel value``."""
+    lines: list[str] = []
+    for b, end in enumerate(ends):
+        lines.append(f"{CLEAR} 0 0 0")
+        for k in range(int(end)):
+            for number, port in enumerate(inet.inputs):
+                row = stimuli[port.name][k, b]
+                lines += [f"{EVENT} {number} {c} {row[c]}" for c in np.flatnonzero(row)]
+            lines.append(f"{STEP} 0 0 0")
+        lines.append(f"{DUMP} 0 0 0")
+    return "\n".join([*lines, f"{FINISH} 0 0 0", ""])
+
+
+class _Printer:
+    """Prints one integer network. Names in the core are numbers with a prefix, so that no user's name meets a keyword."""
+
+    def __init__(self, inet: IntegerNetwork, name: str) -> None:
+        self.inet, self.name = inet, name
+        self.nodes = {n.name: i for i, n in enumerate((*inet.inputs, *inet.populations))}
+        self.sizes = {n.name: n.size for n in (*inet.inputs, *inet.populations)}
+        self.counts = {i.name for i in inet.inputs if not i.binary}
+        self.links = [(p, c) for p in inet.populations for c in p.connections]
+        self.memories: dict[str, str] = {}
+        # the micro-program of a step: ("link", number) and ("update", population), in the order of the populations
+        self.steps: list[tuple[str, int]] = []
+        number = 0
+        for i, p in enumerate(inet.populations):
+            for _ in p.connections:
+                self.steps.append(("link", number))
+                number += 1
+            self.steps.append(("update", i))
+
+    # -- memories -----------------------------------------------------------------------------------------------------
+
+    def memory(self, tag: str, values: np.ndarray, bits: int) -> str:
+        """Remember a hex file of ``values`` and return its name."""
+        file = f"{self.name}_{tag}.hex"
+        digits = (bits + 3) // 4
+        self.memories[file] = "".join(f"{int(v) & ((1 << bits) - 1):0{digits}x}\n" for v in values)
+        return file
+
+    # -- the core -----------------------------------------------------------------------------------------------------
+
+    def core(self) -> str:
+        inet, name = self.inet, self.name
+        longest = max(self.sizes.values())
+        read = inet.population(inet.readout[0])
+        d: list[str] = []  # declarations
+        load: list[str] = []  # $readmemh
+        for p, c in self.links:
+            i = self.link_number(c.name)
+            d.append(f"  reg signed [7:0] w{i} [0:{c.weights.size - 1}]; // {c.name}: one row of {p.size} targets per source")
+            d.append(f"  reg signed [7:0] w{i}_q;")
+            load.append(f'    $readmemh("{self.memory(f"w{i}", c.weights.T.reshape(-1), 8)}", w{i});')
+        for node, i in self.nodes.items():
+            n = self.sizes[node]
+            d.append(f"  reg [15:0] list{i} [0:{2 * n - 1}]; // {node}: who fired, in two banks (this step, the step before)")
+            if node in self.counts:
+                d.append(f"  reg [7:0] count{i} [0:{2 * n - 1}];")
+            d.append(f"  reg [15:0] fired{i}_0, fired{i}_1;")
+        for i, p in enumerate(inet.populations):
+            d.append(f"  reg signed [31:0] acc{i} [0:{p.size - 1}]; // {p.name}")
+            for j, s in enumerate(p.program.states):
+                d.append(f"  reg signed [{s.bits - 1}:0] s{i}_{j} [0:{p.size - 1}]; // {p.name}.{s.name}, real value times 2^{s.frac}")
+                d.append(f"  reg signed [{s.bits - 1}:0] s{i}_{j}_q;")
+                if len(set(p.start(s.name).tolist())) > 1:
+                    d.append(f"  reg signed [{s.bits - 1}:0] start{i}_{j} [0:{p.size - 1}];")
+                    load.append(f'    $readmemh("{self.memory(f"start{i}_{j}", p.start(s.name), s.bits)}", start{i}_{j});')
+            for j, t in enumerate(p.program.tables):
+                d.append(f"  reg signed [{t.bits - 1}:0] t{i}_{j} [0:{p.size - 1}]; // {t.name}")
+                d.append(f"  reg signed [{t.bits - 1}:0] t{i}_{j}_q;")
+                load.append(f'    $readmemh("{self.memory(f"t{i}_{j}", p.table(t.name), t.bits)}", t{i}_{j});')
+        d.append(f"  reg signed [63:0] readout [0:{read.size - 1}];")
+        d.append("  reg signed [63:0] readout_q, best;")
+        body = [line for i, p in enumerate(inet.populations) for line in self.program(i, p)]
+        return "\n".join(
+            [
+                *self.banner(f"{name}: a spiking network as a time-multiplexed core. How it computes: {name}_contract.txt."),
+                f"module {name} (",
+                "  input  wire        clk,",
+                "  input  wire        rst,        // synchronous",
+                "  input  wire        clear,      // forget everything, as before the first step; taken between steps",
+                "  input  wire        in_valid,   // an input event, or with in_last the end of a step",
+                "  output wire        in_ready,",
+                "  input  wire        in_last,",
+                "  input  wire [7:0]  in_port,",
+                "  input  wire [15:0] in_channel, // each channel at most once in a step",
+                "  input  wire [7:0]  in_value,",
+                "  output reg         out_valid,  // an output other than 0, or with out_last the end of a step",
+                "  input  wire        out_ready,",
+                "  output reg         out_last,",
+                "  output reg  [7:0]  out_population,",
+                "  output reg  [15:0] out_index,",
+                "  output reg  signed [31:0] out_value,",
+                "  output reg         done,       // for one clock when a step has ended",
+                "  output reg  [15:0] class_index // of the largest readout so far, the lowest of equals; valid from done on",
+                ");",
+                "  localparam INIT = 0, IN = 1, NEXT = 2, ROW = 3, ROW2 = 4, MAC = 5, READ = 6, EXEC = 7, SEND = 8, END = 9;",
+                "  reg [3:0] state;",
+                f"  reg [{max(1, (len(self.steps)).bit_length()) - 1}:0] pc;",
+                "  reg bank;",
+                "  reg [15:0] i, event_number, source;",
+                "  reg [7:0] times;",
+                "  reg mac_valid;",
+                "  reg [15:0] mac_i;",
+                "  reg [31:0] address;",
+                "  reg signed [31:0] acc_q;",
+                *d,
+                *self.micro(),
+                "  reg signed [7:0] weight_q;",
+                "  always @* case (pc)",
+                *(f"    {k}: weight_q = w{n}_q;" for k, (kind, n) in enumerate(self.steps) if kind == "link"),
+                "    default: weight_q = 8'sd0;",
+                "  endcase",
+                "  wire signed [31:0] sum = acc_q + weight_q * $signed({1'b0, times});",
+                *body,
+                "  assign in_ready = state == IN && !clear;",
+                *(["  initial begin", *load, "  end"] if load else []),
+                "  always @(posedge clk) begin",
+                "    done <= 1'b0;",
+                "    mac_valid <= 1'b0;",
+                "    if (rst) begin",
+                "      state <= INIT; i <= 16'd0; out_valid <= 1'b0; out_last <= 1'b0; bank <= 1'b0; class_index <= 16'd0; pc <= 0;",
+                "      out_population <= 8'd0; out_index <= 16'd0; out_value <= 32'sd0;",
+                "    end else case (state)",
+                *(f"      {line}" for line in self.machine(longest)),
+                "    endcase",
+                "    if (mac_valid) case (pc)",
+                *(
+                    f"      {k}: acc{self.population_number(self.links[n][0].name)}[mac_i] <= sum;"
+                    for k, (kind, n) in enumerate(self.steps)
+                    if kind == "link"
+                ),
+                "      default: ;",
+                "    endcase",
+                "  end",
+                "endmodule",
+                "",
+            ]
+        )
+
+    def banner(self, what: str) -> list[str]:
+        return [f"// {LICENCE}", f"// {what}", *(f"// {line}" for line in textwrap.wrap(NOTICE, 110)), ""]
+
+    def link_number(self, key: str) -> int:
+        return next(i for i, (_, c) in enumerate(self.links) if c.name == key)
+
+    def population_number(self, name: str) -> int:
+        return next(i for i, p in enumerate(self.inet.populations) if p.name == name)
+
+    def micro(self) -> list[str]:
+        """What the instruction at ``pc`` is: how many targets it has, how many events its source sent, and its kind."""
+        lines = ["  reg [15:0] targets, events;", "  reg is_link, is_end;", "  always @* begin"]
+        lines += ["    targets = 16'd0; events = 16'd0; is_link = 1'b0; is_end = 1'b0;", "    case (pc)"]
+        for k, (kind, n) in enumerate(self.steps):
+            if kind == "link":
+                p, c = self.links[n]
+                node = self.nodes[c.source]
+                now = "bank" if not c.delay else "!bank"
+                lines.append(f"      {k}: begin is_link = 1'b1; targets = 16'd{p.size}; events = ({now}) ? fired{node}_1 : fired{node}_0; end")
+            else:
+                lines.append(f"      {k}: targets = 16'd{self.inet.populations[n].size};")
+        return [*lines, "      default: is_end = 1'b1;", "    endcase", "  end"]
+
+    def program(self, i: int, p: IntPopulation) -> list[str]:
+        """The integer program as wires: every operation in a width that holds its operands and its result."""
+        program = p.program
+        local = {ACC: "acc_q"} | {s.name: f"s{i}_{j}_q" for j, s in enumerate(program.states)}
+        local |= {t.name: f"t{i}_{j}_q" for j, t in enumerate(program.tables)}
+        lines = [f"  // {p.name}: {p.model}"]
+        for j, op in enumerate(program.ops):
+            width = max(op.work, op.bits, *(bits_of(*program.interval(a)) for a in op.args))
+            wire = f"x{i}_{j}"
+            names = []
+            for k, arg in enumerate(op.args):
+                if isinstance(arg, str):
+                    lines.append(f"  wire signed [{width - 1}:0] {wire}_{k} = {local[arg]};")
+                    names.append(f"{wire}_{k}")
+                else:
+                    names.append(literal(arg, width))
+            lines.append(f"  wire signed [{width - 1}:0] {wire} = {expression(op, names, width)}; // {op.name}")
+            local[op.name] = wire
+
+        def value(arg: Arg, bits: int) -> str:
+            return local[arg] if isinstance(arg, str) else literal(arg, bits)
+
+        for j, s in enumerate(program.states):
+            lines.append(f"  wire signed [{s.bits - 1}:0] n{i}_{j} = {value(program.next_state[s.name], s.bits)};")
+        lines.append(f"  wire signed [31:0] o{i} = {value(program.output, 32)};")
+        if p.name == self.inet.readout[0]:
+            after = {"sum": f"readout_q + o{i}", "max": f"(o{i} > readout_q) ? o{i} : readout_q", "last": f"o{i}"}[self.inet.readout[1]]
+            lines.append(f"  wire signed [63:0] readout_next = {after};")
+        return lines
+
+    def machine(self, longest: int) -> list[str]:
+        """The states of the machine, as cases."""
+        inet = self.inet
+        read = inet.population(inet.readout[0])
+        lines = ["INIT: begin"]
+        for i, p in enumerate(inet.populations):
+            lines.append(f"  if (i < 16'd{p.size}) begin")
+            lines.append(f"    acc{i}[i] <= 32'sd0;")
+            for j, s in enumerate(p.program.states):
+                start = p.start(s.name)
+                same = len(set(start.tolist())) == 1
+                lines.append(f"    s{i}_{j}[i] <= {literal(int(start[0]), s.bits) if same else f'start{i}_{j}[i]'};")
+            if p.name == read.name:
+                lines.append(f"    readout[i] <= {literal(int(inet.readout_start()[0]), 64)};")
+            lines.append("  end")
+        lines += [f"  fired{n}_0 <= 16'd0; fired{n}_1 <= 16'd0;" for n in self.nodes.values()]
+        lines += [f"  if (i == 16'd{longest - 1}) begin state <= IN; i <= 16'd0; end else i <= i + 16'd1;", "end"]
+        lines += ["IN: if (clear) begin state <= INIT; i <= 16'd0; class_index <= 16'd0; end else if (in_valid) begin"]
+        lines += ["  if (in_last) begin pc <= 0; state <= NEXT; end else case (in_port)"]
+        for k, port in enumerate(inet.inputs):
+            lines.append(f"    {k}: if (in_value != 8'd0 && in_channel < 16'd{port.size}) begin")
+            lines += self.push(port.name, "in_channel", "in_value", "      ")
+            lines.append("    end")
+        lines += ["    default: ;", "  endcase", "end"]
+        lines += ["NEXT: begin", "  i <= 16'd0; event_number <= 16'd0;"]
+        lines += ["  if (is_end) state <= END; else if (is_link) state <= (events == 16'd0) ? NEXT : ROW; else state <= READ;"]
+        lines += ["  if (is_link && events == 16'd0) pc <= pc + 1'b1;", "end"]
+        lines += ["ROW: begin", "  state <= ROW2;", "  case (pc)"]
+        for k, (kind, n) in enumerate(self.steps):
+            if kind == "link":
+                c = self.links[n][1]
+                node, size = self.nodes[c.source], self.sizes[c.source]
+                at = f"event_number + (({'!' if c.delay else ''}bank) ? 16'd{size} : 16'd0)"
+                times = f"count{node}[{at}]" if c.source in self.counts else "8'd1"
+                lines.append(f"    {k}: begin source <= list{node}[{at}]; times <= {times}; end")
+        lines += ["    default: ;", "  endcase", "end"]
+        lines += ["ROW2: begin address <= source * targets; i <= 16'd0; state <= MAC; end"]
+        lines += ["MAC: begin", "  mac_valid <= 1'b1; mac_i <= i;", "  case (pc)"]
+        for k, (kind, n) in enumerate(self.steps):
+            if kind == "link":
+                lines.append(f"    {k}: begin w{n}_q <= w{n}[address]; acc_q <= acc{self.population_number(self.links[n][0].name)}[i]; end")
+        lines += ["    default: ;", "  endcase", "  address <= address + 32'd1;"]
+        lines += ["  if (i == targets - 16'd1) begin", "    i <= 16'd0; event_number <= event_number + 16'd1;"]
+        # ROW and ROW2 (or SEND's drain below) leave time for the last sum to be written before it is read again
+        lines += ["    state <= (event_number == events - 16'd1) ? SEND : ROW;", "  end else i <= i + 16'd1;", "end"]
+        lines += ["READ: begin", "  state <= EXEC;", "  case (pc)"]
+        for k, (kind, n) in enumerate(self.steps):
+            if kind == "update":
+                p = inet.populations[n]
+                reads = [f"acc_q <= acc{n}[i];"] + [f"s{n}_{j}_q <= s{n}_{j}[i];" for j in range(len(p.program.states))]
+                reads += [f"t{n}_{j}_q <= t{n}_{j}[i];" for j in range(len(p.program.tables))]
+                reads += ["readout_q <= readout[i];"] if p.name == read.name else []
+                lines.append(f"    {k}: begin {' '.join(reads)} end")
+        lines += ["    default: ;", "  endcase", "end"]
+        lines += ["EXEC: begin", "  state <= SEND; out_index <= i; out_last <= 1'b0;", "  case (pc)"]
+        for k, (kind, n) in enumerate(self.steps):
+            if kind == "update":
+                p = inet.populations[n]
+                lines.append(f"    {k}: begin")
+                lines.append(f"      acc{n}[i] <= 32'sd0;")
+                lines += [f"      s{n}_{j}[i] <= n{n}_{j};" for j in range(len(p.program.states))]
+                lines.append(f"      out_population <= 8'd{n}; out_value <= o{n}; out_valid <= o{n} != 32'sd0;")
+                if p.program.binary:
+                    lines.append(f"      if (o{n} != 32'sd0) begin")
+                    lines += self.push(p.name, "i", None, "        ")
+                    lines.append("      end")
+                if p.name == read.name:
+                    lines.append("      readout[i] <= readout_next;")
+                    lines.append("      if (i == 16'd0 || readout_next > best) begin best <= readout_next; class_index <= i; end")
+                lines.append("    end")
+        lines += ["    default: ;", "  endcase", "end"]
+        lines += ["SEND: if (is_link) begin", "  pc <= pc + 1'b1; state <= NEXT;", "end else if (!out_valid || out_ready) begin"]
+        lines += ["  out_valid <= 1'b0;", "  if (i == targets - 16'd1) begin pc <= pc + 1'b1; state <= NEXT; end"]
+        lines += ["  else begin i <= i + 16'd1; state <= READ; end", "end"]
+        lines += ["END: if (out_valid && out_ready) begin", "  out_valid <= 1'b0; out_last <= 1'b0; done <= 1'b1; state <= IN; bank <= !bank;"]
+        lines += [f"  if (bank) fired{n}_0 <= 16'd0; else fired{n}_1 <= 16'd0;" for n in self.nodes.values()]
+        lines += ["end else begin out_valid <= 1'b1; out_last <= 1'b1; end", "default: state <= INIT;"]
+        return lines
+
+    def push(self, node: str, index: str, value: str | None, pad: str) -> list[str]:
+        """Append to a node's event list in this step's bank."""
+        n, size = self.nodes[node], self.sizes[node]
+        lines = []
+        for bank, offset in ((0, "16'd0"), (1, f"16'd{size}")):
+            store = f"list{n}[fired{n}_{bank} + {offset}] <= {index}; "
+            if value is not None and node in self.counts:
+                store += f"count{n}[fired{n}_{bank} + {offset}] <= {value}; "
+            lines.append(
+                f"{pad}if ({'bank' if bank else '!bank'} && fired{n}_{bank} < 16'd{size}) begin {store}fired{n}_{bank} <= fired{n}_{bank} + 16'd1; end"
+            )
+        return lines
+
+    # -- the testbench ------------------------------------------------------------------------------------------------
+
+    def testbench(self) -> str:
+        """Replays a stimulus file and prints every output, and at the end of a sample class, readouts and states."""
+        inet, name = self.inet, self.name
+        dump = ['        $fwrite(out, "C %0d\\n", class_index);']
+        read = inet.population(inet.readout[0])
+        dump.append(f'        for (k = 0; k < {read.size}; k = k + 1) $fwrite(out, "R %0d\\n", dut.readout[k]);')
+        for i, p in enumerate(inet.populations):
+            for j in range(len(p.program.states)):
+                dump.append(f'        for (k = 0; k < {p.size}; k = k + 1) $fwrite(out, "S %0d\\n", dut.s{i}_{j}[k]);')
+        return "\n".join(
+            [
+                *self.banner(f"Testbench of {name}: +stimuli=FILE +outputs=FILE replays one into the other; +stall makes the reader slow."),
+                "`timescale 1ns / 1ns",
+                f"module {name}_tb;",
+                "  reg clk = 1'b0, rst = 1'b1, clear = 1'b0, in_valid = 1'b0, in_last = 1'b0, out_ready = 1'b1;",
+                "  reg [7:0] in_port = 8'd0, in_value = 8'd0;",
+                "  reg [15:0] in_channel = 16'd0;",
+                "  wire in_ready, out_valid, out_last, done;",
+                "  wire [7:0] out_population;",
+                "  wire [15:0] out_index, class_index;",
+                "  wire signed [31:0] out_value;",
+                "  reg [15:0] noise = 16'hace1;",
+                "  reg stall = 1'b0;",
+                "  reg [64:0] clocks = 65'd0;",
+                "  reg [8*1024-1:0] path;",
+                "  integer stimuli, out, got, kind, port, channel, value, k;",
+                f"  {name} dut (.clk(clk), .rst(rst), .clear(clear), .in_valid(in_valid), .in_ready(in_ready), .in_last(in_last),",
+                "    .in_port(in_port), .in_channel(in_channel), .in_value(in_value), .out_valid(out_valid), .out_ready(out_ready),",
+                "    .out_last(out_last), .out_population(out_population), .out_index(out_index), .out_value(out_value), .done(done),",
+                "    .class_index(class_index));",
+                "  always #1 clk = ~clk;",
+                "  always @(negedge clk) begin",
+                "    noise <= {noise[14:0], noise[15] ^ noise[13] ^ noise[12] ^ noise[10]};",
+                "    out_ready <= !stall || noise[0];",
+                "    clocks <= clocks + 65'd1;",
+                "  end",
+                "  always @(posedge clk) if (!rst && out_valid && out_ready) begin",
+                '    if (out_last) $fwrite(out, "E\\n"); else $fwrite(out, "O %0d %0d %0d\\n", out_population, out_index, out_value);',
+                "  end",
+                "  initial begin",
+                '    if (!$value$plusargs("stimuli=%s", path)) begin $display("+stimuli=FILE is missing"); $finish; end',
+                '    stimuli = $fopen(path, "r");',
+                '    if (!$value$plusargs("outputs=%s", path)) begin $display("+outputs=FILE is missing"); $finish; end',
+                '    out = $fopen(path, "w");',
+                '    stall = $test$plusargs("stall") != 0;',
+                "    repeat (3) @(negedge clk);",
+                "    rst = 1'b0;",
+                "    kind = 0;",
+                f"    while (kind != {FINISH}) begin",
+                '      got = $fscanf(stimuli, "%d %d %d %d", kind, port, channel, value);',
+                f"      if (got != 4) kind = {FINISH};",
+                f"      if (kind == {EVENT} || kind == {STEP}) begin",
+                f"        in_last = kind == {STEP}; in_port = port[7:0]; in_channel = channel[15:0]; in_value = value[7:0]; in_valid = 1'b1;",
+                "        while (in_ready !== 1'b1) @(negedge clk);",
+                "        @(negedge clk);",
+                "        in_valid = 1'b0; in_last = 1'b0;",
+                f"        if (kind == {STEP}) while (done !== 1'b1) @(negedge clk);",
+                f"      end else if (kind == {CLEAR}) begin",
+                "        while (in_ready !== 1'b1) @(negedge clk);",
+                "        clear = 1'b1;",
+                "        @(negedge clk);",
+                "        clear = 1'b0;",
+                f"      end else if (kind == {DUMP}) begin",
+                *dump,
+                "      end",
+                "    end",
+                '    $fwrite(out, "T %0d\\n", clocks);',
+                "    $fclose(out);",
+                "    $finish;",
+                "  end",
+                "endmodule",
+                "",
+            ]
+        )
+
+
+def literal(value: int, bits: int) -> str:
+    """A signed literal; negative numbers as their two's complement, since -2^(bits-1) has no positive counterpart."""
+    return f"{bits}'sh{value & ((1 << bits) - 1):x}"
+
+
+def expression(op: IntOp, names: list[str], width: int) -> str:
+    """One operation over operands of ``width`` bits."""
+    one, zero = literal(1, width), literal(0, width)
+    a = names[0]
+    b = names[1] if len(names) > 1 else ""
+    shift = op.args[1] if len(op.args) > 1 else 0
+    forms = {
+        "add": f"{a} + {b}",
+        "sub": f"{a} - {b}",
+        "mul": f"{a} * {b}",
+        "neg": f"-{a}",
+        "abs": f"({a} < {zero}) ? -{a} : {a}",
+        "min": f"({a} < {b}) ? {a} : {b}",
+        "max": f"({a} > {b}) ? {a} : {b}",
+        "gt": f"({a} > {b}) ? {one} : {zero}",
+        "ge": f"({a} >= {b}) ? {one} : {zero}",
+        "select": f"({a} != {zero}) ? {b} : {names[-1]}",
+        "shl": f"{a} <<< {shift}",
+        "clamp": f"({a} < {b}) ? {b} : ({a} > {names[-1]}) ? {names[-1]} : {a}",
+    }
+    if op.kind == "rsr":
+        assert isinstance(shift, int)
+        return f"({a} + {literal(1 << (shift - 1), width)}) >>> {shift}"
+    return forms[op.kind]
