@@ -55,7 +55,7 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def ranvier(home: Path, monkeypatch: pytest.MonkeyPatch):
-    """``ranvier("eval", "small")`` in this process, with ``home`` as the working folder: (exit code, stdout, stderr)."""
+    """``ranvier("eval", "small")`` in this process, in the folder ``home``: (exit code, stdout, stderr)."""
     monkeypatch.chdir(home)
     monkeypatch.delenv("RANVIER_RUNS", raising=False)
 
