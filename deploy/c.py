@@ -19,8 +19,8 @@ FNV_START, FNV_FACTOR = 2166136261, 16777619
 def export_c(
     inet: IntegerNetwork, folder: str | Path, name: str, vectors: np.ndarray | Mapping[str, np.ndarray] | None = None
 ) -> list[Path]:
-    """Write ``NAME.h``, ``NAME.c``, ``NAME_contract.txt``, ``NAME_vectors.h`` and ``NAME_test.c`` (a self-test on those vectors), and
-    ``NAME_replay.c`` (samples from stdin, outputs to stdout; the verifier runs it).
+    """Write ``NAME.h``, ``NAME.c``, ``NAME_contract.txt``, ``NAME_vectors.h`` and ``NAME_test.c`` (a self-test on those
+    vectors), and ``NAME_replay.c`` (samples from stdin, outputs to stdout; the verifier runs it).
 
     Args:
         vectors: input samples [T, B, N] to ship as test vectors; a few random ones by default.
@@ -58,39 +58,75 @@ class CPrinter:
     def banner(self, what: str) -> list[str]:
         return [f"/* {LICENCE}", f" * {what}", *(f" * {line}" for line in textwrap.wrap(NOTICE, 110)), " */"]
 
-    # -- header ---------------------------------------------------------------------------------------------------------------
+    # -- header
+    # ---------------------------------------------------------------------------------------------------------------
 
     def header(self) -> str:
         n, inet = self.name, self.inet
         out_width = self.sizes[inet.readout[0]]
         guard = f"{n.upper()}_H"
         lines = [*self.banner(f"{n}: a spiking network as integer C99. How it computes: {n}_contract.txt.")]
-        lines += [f"#ifndef {guard}", f"#define {guard}", "", "#include <stdint.h>", "", "#ifdef __cplusplus", 'extern "C" {', "#endif", ""]
+        lines += [
+            f"#ifndef {guard}",
+            f"#define {guard}",
+            "",
+            "#include <stdint.h>",
+            "",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "",
+        ]
         lines += [f"#define {n.upper()}_CLASSES {out_width}", ""]
-        lines += ["/* The caller owns it; several may exist. Call the reset function before the first step. */", "typedef struct {"]
+        lines += [
+            "/* The caller owns it; several may exist. Call the reset function before the first step. */",
+            "typedef struct {",
+        ]
         for p in inet.populations:
             for s in p.program.states:
-                lines.append(f"    {storage(s.lo, s.hi)} {self.field(p, s.name)}[{p.size}]; /* real value times 2^{s.frac} */")
+                lines.append(
+                    f"    {storage(s.lo, s.hi)} {self.field(p, s.name)}[{p.size}]; /* real value times 2^{s.frac} */"
+                )
         for source in inet.delayed:
-            lines.append(f"    uint8_t before_{self.node[source]}[{self.sizes[source]}]; /* its output in the step before */")
+            lines.append(
+                f"    uint8_t before_{self.node[source]}[{self.sizes[source]}]; /* its output in the step before */"
+            )
         lines.append(f"    int64_t readout[{out_width}];")
         lines.append(f"    int32_t acc[{max(p.size for p in inet.populations)}]; /* scratch */")
         lines += [f"}} {n}_state;", "", "/* The input of one step. */", "typedef struct {"]
-        lines += [f"    uint8_t {self.node[i.name]}[{i.size}]; /* {'events: 0 or 1' if i.binary else 'counts: 0 to 255'} */" for i in inet.inputs]
-        lines += [f"}} {n}_in;", "", "/* The output of every population in one step: spikes (0 or 1) or a real value. */", "typedef struct {"]
+        lines += [
+            f"    uint8_t {self.node[i.name]}[{i.size}]; /* {'events: 0 or 1' if i.binary else 'counts: 0 to 255'} */"
+            for i in inet.inputs
+        ]
+        lines += [
+            f"}} {n}_in;",
+            "",
+            "/* The output of every population in one step: spikes (0 or 1) or a real value. */",
+            "typedef struct {",
+        ]
         for p in inet.populations:
             kind = "uint8_t" if p.program.binary else "int32_t"
-            lines.append(f"    {kind} {self.node[p.name]}[{p.size}];" + ("" if p.program.binary else f" /* real value times 2^{p.program.output_value.frac} */"))
+            lines.append(
+                f"    {kind} {self.node[p.name]}[{p.size}];"
+                + ("" if p.program.binary else f" /* real value times 2^{p.program.output_value.frac} */")
+            )
         lines += [f"}} {n}_out;", ""]
         lines += ["/* Initial states, empty readout. */", f"void {n}_reset({n}_state *state);"]
-        lines += [f"/* One time step of {inet.dt:g} ms. */", f"void {n}_step({n}_state *state, const {n}_in *in, {n}_out *out);"]
-        lines += ["/* The class with the largest readout so far, the lowest of equals. */", f"int32_t {n}_class(const {n}_state *state);"]
+        lines += [
+            f"/* One time step of {inet.dt:g} ms. */",
+            f"void {n}_step({n}_state *state, const {n}_in *in, {n}_out *out);",
+        ]
+        lines += [
+            "/* The class with the largest readout so far, the lowest of equals. */",
+            f"int32_t {n}_class(const {n}_state *state);",
+        ]
         return "\n".join([*lines, "", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""])
 
     def field(self, p: IntPopulation, state: str) -> str:
         return f"{self.node[p.name]}_{self.state[p.name][state]}_s"
 
-    # -- source ---------------------------------------------------------------------------------------------------------------
+    # -- source
+    # ---------------------------------------------------------------------------------------------------------------
 
     def source(self) -> str:
         n = self.name
@@ -100,10 +136,14 @@ class CPrinter:
                 lines += [f"/* {c.name}: one row of {p.size} targets for each of {self.sizes[c.source]} sources */"]
                 lines += array(f"static const int8_t w_{self.link[c.name]}[{c.weights.size}]", c.weights.T.reshape(-1))
             for t in p.program.tables:
-                lines += array(f"static const {storage(t.lo, t.hi)} {self.table_name(p, t.name)}[{p.size}]", p.table(t.name))
+                lines += array(
+                    f"static const {storage(t.lo, t.hi)} {self.table_name(p, t.name)}[{p.size}]", p.table(t.name)
+                )
             for s in p.program.states:
                 if len(set(p.start(s.name).tolist())) > 1:
-                    lines += array(f"static const {storage(s.lo, s.hi)} start_{self.field(p, s.name)}[{p.size}]", p.start(s.name))
+                    lines += array(
+                        f"static const {storage(s.lo, s.hi)} start_{self.field(p, s.name)}[{p.size}]", p.start(s.name)
+                    )
         lines += self.helpers()
         for p in self.inet.populations:
             lines += self.update(p)
@@ -177,7 +217,9 @@ class CPrinter:
             kind = "int64_t" if op.bits > 32 else "int32_t"
             body.append(f"const {kind} {local[op.name]} = {expression(op, local)};")
         for s in program.states:
-            body.append(f"state->{self.field(p, s.name)}[i] = ({storage(s.lo, s.hi)}){operand(program.next_state[s.name], local)};")
+            body.append(
+                f"state->{self.field(p, s.name)}[i] = ({storage(s.lo, s.hi)}){operand(program.next_state[s.name], local)};"
+            )
         out = "uint8_t" if program.binary else "int32_t"
         value = operand(program.output, local)
         body.append(f"out->{self.node[p.name]}[i] = ({out}){value};")
@@ -211,7 +253,11 @@ class CPrinter:
             for s in p.program.states:
                 start = p.start(s.name)
                 same = len(set(start.tolist())) == 1
-                fill(f"state->{self.field(p, s.name)}", p.size, literal(int(start[0])) if same else f"start_{self.field(p, s.name)}[i]")
+                fill(
+                    f"state->{self.field(p, s.name)}",
+                    p.size,
+                    literal(int(start[0])) if same else f"start_{self.field(p, s.name)}[i]",
+                )
         for source in self.inet.delayed:
             fill(f"state->before_{self.node[source]}", self.sizes[source], "0")
         fill("state->readout", self.sizes[self.inet.readout[0]], literal(int(self.inet.readout_start()[0])))
@@ -226,13 +272,21 @@ class CPrinter:
         for p in self.inet.populations:
             lines.append(f"    for (i = 0; i < {p.size}; ++i) {{ state->acc[i] = 0; }}")
             for c in p.connections:
-                source = f"state->before_{self.node[c.source]}" if c.delay else f"{'in' if c.source in self.ports else 'out'}->{self.node[c.source]}"
+                source = (
+                    f"state->before_{self.node[c.source]}"
+                    if c.delay
+                    else f"{'in' if c.source in self.ports else 'out'}->{self.node[c.source]}"
+                )
                 how = "counts" if c.source in self.ports and not self.ports[c.source].binary else "spikes"
-                lines.append(f"    add_{how}(state->acc, {p.size}, {source}, {self.sizes[c.source]}, w_{self.link[c.name]});")
+                lines.append(
+                    f"    add_{how}(state->acc, {p.size}, {source}, {self.sizes[c.source]}, w_{self.link[c.name]});"
+                )
             lines.append(f"    update_{self.node[p.name]}(state, out);")
         for source in self.inet.delayed:
             origin = f"{'in' if source in self.ports else 'out'}->{self.node[source]}"
-            lines.append(f"    for (i = 0; i < {self.sizes[source]}; ++i) {{ state->before_{self.node[source]}[i] = {origin}[i]; }}")
+            lines.append(
+                f"    for (i = 0; i < {self.sizes[source]}; ++i) {{ state->before_{self.node[source]}[i] = {origin}[i]; }}"
+            )
         return [*lines, "}", ""]
 
     def classes(self) -> list[str]:
@@ -247,7 +301,8 @@ class CPrinter:
             "}",
         ]
 
-    # -- harnesses ------------------------------------------------------------------------------------------------------------
+    # -- harnesses
+    # ------------------------------------------------------------------------------------------------------------
 
     def vectors(self, x: np.ndarray | Mapping[str, np.ndarray]) -> str:
         """Inputs as (channel, count) pairs, and per step a hash of all outputs."""
@@ -269,7 +324,11 @@ class CPrinter:
                         value = (value ^ byte) * FNV_FACTOR & 0xFFFFFFFF
                 hashes.append(value)
         n = self.name
-        lines = [*self.banner(f"Test vectors of {n}: input events (port, channel, value), where each step ends, and what must come out.")]
+        lines = [
+            *self.banner(
+                f"Test vectors of {n}: input events (port, channel, value), where each step ends, and what must come out."
+            )
+        ]
         lines += ["#include <stdint.h>", f"#define VECTOR_SAMPLES {samples}", f"#define VECTOR_STEPS {steps}"]
         lines += array(f"static const uint32_t vector_events[{max(len(events), 1)}]", events or [0])
         lines += array(f"static const uint32_t vector_ends[{len(ends)}]", ends)
@@ -279,13 +338,16 @@ class CPrinter:
 
     def test(self) -> str:
         n = self.name
-        clear = [f"            for (i = 0; i < {i.size}; ++i) {{ in.{self.node[i.name]}[i] = 0; }}" for i in self.inet.inputs]
+        clear = [
+            f"            for (i = 0; i < {i.size}; ++i) {{ in.{self.node[i.name]}[i] = 0; }}" for i in self.inet.inputs
+        ]
         put = [
             f"                if (vector_events[3 * e] == {k}) {{ in.{self.node[i.name]}[vector_events[3 * e + 1]] = (uint8_t)vector_events[3 * e + 2]; }}"
             for k, i in enumerate(self.inet.inputs)
         ]
         digest = [
-            f"            for (i = 0; i < {p.size}; ++i) {{ hash = mixed(hash, (uint32_t)out.{self.node[p.name]}[i]); }}" for p in self.inet.populations
+            f"            for (i = 0; i < {p.size}; ++i) {{ hash = mixed(hash, (uint32_t)out.{self.node[p.name]}[i]); }}"
+            for p in self.inet.populations
         ]
         lines = [
             *self.banner(f"Self-test of {n}: replays its vectors; returns the number of steps and classes that differ (0 is a pass)."),

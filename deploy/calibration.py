@@ -25,7 +25,9 @@ GUARD_BITS = 3
 
 @dataclass(frozen=True)
 class Recording:
-    """One population in float on the calibration samples: ``current`` and ``output`` [T, B, N], ``valid`` [T, B], ``magnitude`` of every value."""
+    """One population in float on the calibration samples: ``current`` and ``output`` [T, B, N], ``valid`` [T, B],
+    ``magnitude`` of every value.
+    """
 
     program: StepProgram
     values: dict[str, Tensor]
@@ -63,13 +65,18 @@ def _observe(net: Network, name: str, sequences: Mapping[str, Tensor], valid: Te
         for spiking in (False, True):  # also as if every neuron fired, so that rare jumps fit
             env = _evaluate(program, state, current[k], values, spiking)
             _widen(magnitude, env, valid[k])
-            nexts = {f"{s}_next ": env[a] if isinstance(a, str) else torch.full_like(current[k], a) for s, a in program.next_state.items()}
+            nexts = {
+                f"{s}_next ": env[a] if isinstance(a, str) else torch.full_like(current[k], a)
+                for s, a in program.next_state.items()
+            }
             _widen(magnitude, nexts, valid[k])
         state, _ = program.run(state, current[k], values)
     return Recording(program, values, current, sequences[name], valid, magnitude)
 
 
-def _evaluate(program: StepProgram, state: Mapping[str, Tensor], current: Tensor, values: Mapping[str, Tensor], spiking: bool) -> dict[str, Tensor]:
+def _evaluate(
+    program: StepProgram, state: Mapping[str, Tensor], current: Tensor, values: Mapping[str, Tensor], spiking: bool
+) -> dict[str, Tensor]:
     env: dict[str, Tensor] = {**values, **state, "current": current}
     for op in program.ops:
         args = [env[a] if isinstance(a, str) else a for a in op.args]
@@ -85,7 +92,9 @@ def _widen(magnitude: dict[str, float], env: Mapping[str, Tensor], valid: Tensor
         seen = value[valid] if value.ndim == 2 and value.shape[0] == valid.shape[0] else value
         peak = float(seen.abs().max()) if seen.numel() else 0.0
         if not math.isfinite(peak):
-            raise ExportError(f"calibration: the value {name.strip()!r} is not finite; the samples or the network are broken")
+            raise ExportError(
+                f"calibration: the value {name.strip()!r} is not finite; the samples or the network are broken"
+            )
         magnitude[name] = max(magnitude.get(name, 0.0), peak)
 
 
@@ -170,7 +179,9 @@ def _largest_set(
 
 
 def open_loop_error(recording: Recording, output: np.ndarray) -> float:
-    """How far an integer output [T, B, N] (in real units) is from float: differing spikes per spike, or RMS error per RMS for a real output."""
+    """How far an integer output [T, B, N] (in real units) is from float: differing spikes per spike, or RMS error per
+    RMS for a real output.
+    """
     valid = recording.valid.numpy()
     real = recording.output.numpy()[valid]
     got = output[valid]

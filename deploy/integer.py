@@ -66,8 +66,10 @@ class IntPopulation:
 
 @dataclass(frozen=True)
 class IntegerResult:
-    """``outputs``: per population [T, B, N] (uint8 spikes, or int32 where the output is real), 0 beyond a sample's length. ``readout``
-    [B, classes] int64, ``classes`` [B] its first maximum. ``states``: per population and state [B, N] after the last step."""
+    """``outputs``: per population [T, B, N] (uint8 spikes, or int32 where the output is real), 0 beyond a sample's
+    length. ``readout`` [B, classes] int64, ``classes`` [B] its first maximum. ``states``: per population and state [B,
+    N] after the last step.
+    """
 
     outputs: dict[str, np.ndarray]
     readout: np.ndarray
@@ -92,9 +94,13 @@ class IntegerNetwork:
         for population in self.populations:
             for c in population.connections:
                 if c.delay not in (0, 1):
-                    raise ExportError(f"connection {c.name!r} has a delay of {c.delay} steps; 0 and 1 have an integer form")
+                    raise ExportError(
+                        f"connection {c.name!r} has a delay of {c.delay} steps; 0 and 1 have an integer form"
+                    )
                 if c.weights.dtype != np.int8 or c.weights.shape != (population.size, sizes[c.source]):
-                    raise ExportError(f"connection {c.name!r}: weights must be int8 [{population.size}, {sizes[c.source]}]")
+                    raise ExportError(
+                        f"connection {c.name!r}: weights must be int8 [{population.size}, {sizes[c.source]}]"
+                    )
 
     def population(self, name: str) -> IntPopulation:
         return next(p for p in self.populations if p.name == name)
@@ -112,10 +118,13 @@ class IntegerNetwork:
     def stimuli(self, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """``x`` as the artefact receives it: uint8 [T, B, N] per input, counts saturated at 255, events at 1.
 
-        Raises :class:`DataError` for wrong shapes, values that are not whole numbers of 0 or more, or too many steps."""
+        Raises :class:`DataError` for wrong shapes, values that are not whole numbers of 0 or more, or too many steps.
+        """
         given = dict(x) if isinstance(x, Mapping) else {self.inputs[0].name: x}
         if set(given) != {i.name for i in self.inputs}:
-            raise DataError(f"the network has the inputs {', '.join(i.name for i in self.inputs)}; got {', '.join(given)}")
+            raise DataError(
+                f"the network has the inputs {', '.join(i.name for i in self.inputs)}; got {', '.join(given)}"
+            )
         result: dict[str, np.ndarray] = {}
         for port in self.inputs:
             value = np.asarray(given[port.name])
@@ -131,17 +140,21 @@ class IntegerNetwork:
         return result
 
     def run(self, x: np.ndarray | Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> IntegerResult:
-        """Run from the initial state; ``x`` [T, B, N] of the input (or a mapping from input names), ``lengths`` [B] steps of each sample."""
+        """Run from the initial state; ``x`` [T, B, N] of the input (or a mapping from input names), ``lengths`` [B]
+        steps of each sample.
+        """
         stimuli = self.stimuli(x)
         steps, batch = next(iter(stimuli.values())).shape[:2]
         ends = checked_lengths(lengths, steps, batch)
-        # Sums of 8-bit weights times 8-bit values stay below 2^31 (proved at export), so that float64 products are exact.
+        # Sums of 8-bit weights times 8-bit values stay below 2^31 (proved at export), so that float64 products are
+        # exact.
         weights = {c.name: c.weights.T.astype(np.float64) for p in self.populations for c in p.connections}
         tables = {p.name: {t: p.table(t) for t in p.tables} for p in self.populations}
         state = {p.name: {s: np.tile(p.start(s), (batch, 1)) for s in p.initial} for p in self.populations}
         now: dict[str, np.ndarray] = {n.name: np.zeros((batch, n.size)) for n in (*self.inputs, *self.populations)}
         outputs = {
-            p.name: np.zeros((steps, batch, p.size), np.uint8 if p.program.binary else np.int32) for p in self.populations
+            p.name: np.zeros((steps, batch, p.size), np.uint8 if p.program.binary else np.int32)
+            for p in self.populations
         }
         read, kind = self.population(self.readout[0]), self.readout[1]
         total = np.tile(self.readout_start(), (batch, 1))
@@ -178,7 +191,9 @@ class IntegerNetwork:
             arrays |= {f"table.{p.name}.{n}": v for n, v in p.tables.items()}
             arrays |= {f"initial.{p.name}.{n}": v for n, v in p.initial.items()}
             links = [[c.name, c.source, c.delay] for c in p.connections]
-            populations.append({"name": p.name, "size": p.size, "model": p.model, "connections": links, "program": p.program.to_json()})
+            populations.append(
+                {"name": p.name, "size": p.size, "model": p.model, "connections": links, "program": p.program.to_json()}
+            )
         data = {
             "format": FORMAT,
             "dt": self.dt,
@@ -194,7 +209,9 @@ class IntegerNetwork:
 
     @classmethod
     def load(cls, folder: str | Path) -> IntegerNetwork:
-        """Read what :meth:`save` wrote. Raises :class:`ExportError`, naming the folder, for anything missing or damaged."""
+        """Read what :meth:`save` wrote. Raises :class:`ExportError`, naming the folder, for anything missing or
+        damaged.
+        """
         try:
             data = json.loads((Path(folder) / "integer.json").read_text())
             if data["format"] != FORMAT:
@@ -207,9 +224,13 @@ class IntegerNetwork:
                 program = IntProgram.from_json(p["program"])
                 tables = {t.name: arrays[f"table.{p['name']}.{t.name}"] for t in program.tables}
                 initial = {s.name: arrays[f"initial.{p['name']}.{s.name}"] for s in program.states}
-                populations.append(IntPopulation(p["name"], int(p["size"]), p["model"], links, program, tables, initial))
+                populations.append(
+                    IntPopulation(p["name"], int(p["size"]), p["model"], links, program, tables, initial)
+                )
             inputs = tuple(IntInput(n, int(s), k) for n, s, k in data["inputs"])
-            return cls(float(data["dt"]), inputs, tuple(populations), (data["readout"][0], data["readout"][1]), data["notes"])
+            return cls(
+                float(data["dt"]), inputs, tuple(populations), (data["readout"][0], data["readout"][1]), data["notes"]
+            )
         except ExportError:
             raise
         except Exception as error:  # a damaged zip, JSON or array raises one of many kinds

@@ -1,7 +1,7 @@
 """Lowering: a step program and the formats of its states to an integer program.
 
-Binary points are chosen here, once for all targets. Widths come from interval arithmetic, starting at the saturated ranges of
-the states and the current; nothing knows which neuron it is.
+Binary points are chosen here, once for all targets. Widths come from interval arithmetic, starting at the saturated
+ranges of the states and the current; nothing knows which neuron it is.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Constant:
 class Formats:
     """What calibration decided for one population.
 
-    ``states``: interval and binary point of each state. ``current``: those of the input current, which saturates. ``magnitude``: the largest
-    absolute value of each value of the step program. ``frac``: binary point that intermediate values need at least. ``param_bits``: width of
-    factors that are constants.
+    ``states``: interval and binary point of each state. ``current``: those of the input current, which saturates.
+    ``magnitude``: the largest absolute value of each value of the step program. ``frac``: binary point that
+    intermediate values need at least. ``param_bits``: width of factors that are constants.
     """
 
     states: Mapping[str, IntValue]
@@ -110,7 +110,9 @@ class _Lowering:
         self.tables: dict[str, tuple[IntValue, np.ndarray]] = {}
         self.seen: dict[tuple[str, tuple[Arg, ...]], Value] = {}
         self.taken = {*program.states, ACC}
-        self.env: dict[str, Value | Constant] = {n: Constant(np.asarray(v, np.float64).reshape(-1), n) for n, v in values.items()}
+        self.env: dict[str, Value | Constant] = {
+            n: Constant(np.asarray(v, np.float64).reshape(-1), n) for n, v in values.items()
+        }
         for name, state in formats.states.items():
             self.env[name] = Value(name, state.frac, state.lo, state.hi)
         self.size = len(scale)
@@ -164,13 +166,17 @@ class _Lowering:
     def operand(self, arg: RealArg) -> Value | Constant:
         return self.env[arg] if isinstance(arg, str) else Constant(np.array([arg]), f"{arg:g}")
 
-    # -- emitting -------------------------------------------------------------------------------------------------------------
+    # -- emitting
+    # -------------------------------------------------------------------------------------------------------------
 
     def emit(self, hint: str, kind: str, args: Sequence[Arg], lo: int, hi: int, frac: int, work: int = 0) -> Value:
         key = (kind, tuple(args))
         if key not in self.seen:
             name = self.fresh(hint)
-            inputs = [bits_of(a, a) if isinstance(a, int) else self.width(a) for a in args[: 1 if kind in ("shl", "rsr") else None]]
+            inputs = [
+                bits_of(a, a) if isinstance(a, int) else self.width(a)
+                for a in args[: 1 if kind in ("shl", "rsr") else None]
+            ]
             self.ops.append(IntOp(name, kind, tuple(args), lo, hi, max(work, bits_of(lo, hi), *inputs)))
             self.seen[key] = Value(name, frac, lo, hi)
         known = self.seen[key]
@@ -251,7 +257,9 @@ class _Lowering:
         factors = Constant(real, "scale")
         factor = self.constant(factors, shift)
         if factor.bits > WORD:
-            raise ExportError(f"{self.label}: its weights are too large for the current's format (scale {scale.max():g})")
+            raise ExportError(
+                f"{self.label}: its weights are too large for the current's format (scale {scale.max():g})"
+            )
         value: Value
         if factor.lo == factor.hi == 0 or self.acc == (0, 0):
             value = Value(0, form.frac, 0, 0)
@@ -261,7 +269,9 @@ class _Lowering:
             value = self.at(product, form.frac, "input")
         value = self.clamp(value, form.lo, form.hi, "input_sat")
         if np.any(bias):
-            offset = self.constant(Constant(np.clip(bias, form.lo * 2.0**-form.frac, form.hi * 2.0**-form.frac), "bias"), form.frac)
+            offset = self.constant(
+                Constant(np.clip(bias, form.lo * 2.0**-form.frac, form.hi * 2.0**-form.frac), "bias"), form.frac
+            )
             low, high = value.lo + offset.lo, value.hi + offset.hi
             if isinstance(value.arg, int) and isinstance(offset.arg, int):
                 value = Value(low, form.frac, low, high)
@@ -270,7 +280,8 @@ class _Lowering:
             value = self.clamp(value, form.lo, form.hi, "current_sat")
         return value
 
-    # -- operations -----------------------------------------------------------------------------------------------------------
+    # -- operations
+    # -----------------------------------------------------------------------------------------------------------
 
     def operation(self, name: str, kind: str, args: list[Value | Constant]) -> Value | Constant:
         if all(isinstance(a, Constant) for a in args):
@@ -296,7 +307,8 @@ class _Lowering:
         if kind == "where":
             return self.choice(name, a, args[1], args[2])
         raise ExportError(
-            f"{self.label}: {name} = {kind}(...) has no integer form: {kind} of a value that changes while running is not exported yet; "
+            f"{self.label}: {name} = {kind}(...) has no integer form: {kind} of a value that changes while running "
+            "is not exported yet; "
             f"write it with add, sub, mul, min, max, abs, comparisons and where, or move it into derive()"
         )
 
@@ -304,7 +316,9 @@ class _Lowering:
         with np.errstate(all="ignore"):
             real = np.asarray(FOLD[kind](*(a.real for a in args)), np.float64)
         if not np.all(np.isfinite(real)):
-            raise ExportError(f"{self.label}: the constant {name} = {kind}({', '.join(a.name for a in args)}) is not finite")
+            raise ExportError(
+                f"{self.label}: the constant {name} = {kind}({', '.join(a.name for a in args)}) is not finite"
+            )
         return Constant(real, name)
 
     def pairwise(self, name: str, kind: str, a: Value | Constant, b: Value | Constant) -> Value:
@@ -326,7 +340,9 @@ class _Lowering:
         return self.emit(name, kind, (left.arg, right.arg), low, high, 0 if kind in ("gt", "ge") else frac)
 
     def wanted_frac(self, value: Value | Constant, other: Value | Constant) -> int:
-        """The binary point at which ``value`` wants to meet ``other``: a constant's own if it is exact, at most the working one."""
+        """The binary point at which ``value`` wants to meet ``other``: a constant's own if it is exact, at most the
+        working one.
+        """
         if isinstance(value, Value):
             return value.frac
         beside = other.frac if isinstance(other, Value) else 0
@@ -344,7 +360,9 @@ class _Lowering:
         half = 1 << (-shift - 1)
         return (value.lo + half) >> -shift, (value.hi + half) >> -shift
 
-    def choice(self, name: str, condition: Value | Constant, a: Value | Constant, b: Value | Constant) -> Value | Constant:
+    def choice(
+        self, name: str, condition: Value | Constant, a: Value | Constant, b: Value | Constant
+    ) -> Value | Constant:
         if isinstance(condition, Constant):
             if np.all(condition.real != 0) or np.all(condition.real == 0):
                 return a if condition.real.flat[0] != 0 else b
@@ -359,7 +377,9 @@ class _Lowering:
             return left
         if (left.arg, right.arg, frac) == (1, 0, 0) and (condition.lo, condition.hi) == (0, 1):
             return condition
-        return self.emit(name, "select", (condition.arg, left.arg, right.arg), min(left.lo, right.lo), max(left.hi, right.hi), frac)
+        return self.emit(
+            name, "select", (condition.arg, left.arg, right.arg), min(left.lo, right.lo), max(left.hi, right.hi), frac
+        )
 
     def product(self, name: str, a: Value | Constant, b: Value | Constant) -> Value | Constant:
         if isinstance(a, Constant):
@@ -469,8 +489,10 @@ NUMPY_SCALAR = {
 }
 
 FOLD = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "min": np.minimum, "max": np.maximum,
-    "gt": np.greater, "ge": np.greater_equal, "where": lambda c, a, b: np.where(c != 0, a, b), "abs": np.abs, "exp": np.exp,
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
+    "neg": np.negative, "min": np.minimum, "max": np.maximum,
+    "gt": np.greater, "ge": np.greater_equal, "where": lambda c, a, b: np.where(c != 0, a, b),
+    "abs": np.abs, "exp": np.exp,
     "reciprocal": lambda a: 1.0 / a, "sqrt": np.sqrt, "fire": lambda a: a > 0, "detach": lambda a: a,
 }  # fmt: skip
 """Operations on constants, done once at export in float64."""

@@ -34,7 +34,9 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
 
 
 def checked_name(name: str) -> str:
-    """The name of an artefact. Raises :class:`ExportError` unless it can begin the names of C functions and Verilog modules."""
+    """The name of an artefact. Raises :class:`ExportError` unless it can begin the names of C functions and Verilog
+    modules.
+    """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name.lower() in _RESERVED or len(name) > 60:
         raise ExportError(f"{name!r} cannot name an artefact; use letters, digits and _, beginning with a letter")
     return name

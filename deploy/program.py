@@ -1,6 +1,7 @@
 """The integer program: a step program typed to fixed point, as a flat list of explicit integer operations.
 
-Every value has a known interval and every operation a working width, so that a printer decides nothing: it prints the list.
+Every value has a known interval and every operation a working width, so that a printer decides nothing: it prints the
+list.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ WORD = 32
 """Widest value that is kept; only a raw product or its rounding is wider, up to 64 bits."""
 
 ARITY = {
-    "add": 2, "sub": 2, "mul": 2, "neg": 1, "abs": 1, "min": 2, "max": 2, "gt": 2, "ge": 2, "select": 3, "shl": 2, "rsr": 2, "clamp": 3,
+    "add": 2, "sub": 2, "mul": 2, "neg": 1, "abs": 1, "min": 2, "max": 2,
+    "gt": 2, "ge": 2, "select": 3, "shl": 2, "rsr": 2, "clamp": 3,
 }  # fmt: skip
-"""The operations. ``gt`` and ``ge`` give 0 or 1; ``select(c, a, b)`` is a where c is not 0; ``shl(x, s)`` is x 2^s; ``rsr(x, s)``
-is floor((x + 2^(s-1)) / 2^s), round half up; ``clamp(x, lo, hi)`` saturates."""
+"""The operations. ``gt`` and ``ge`` give 0 or 1; ``select(c, a, b)`` is a where c is not 0; ``shl(x, s)`` is x 2^s;
+``rsr(x, s)`` is floor((x + 2^(s-1)) / 2^s), round half up; ``clamp(x, lo, hi)`` saturates.
+"""
 
 
 def bits_of(lo: int, hi: int) -> int:
@@ -35,7 +38,7 @@ def bits_of(lo: int, hi: int) -> int:
 
 @dataclass(frozen=True)
 class IntOp:
-    """``name = kind(*args)`` with its result in [``lo``, ``hi``]; ``work`` is the width in which it must be computed."""
+    """``name = kind(*args)`` with its result in [``lo``, ``hi``]; ``work`` is the width it must be computed in."""
 
     name: str
     kind: str
@@ -54,7 +57,9 @@ class IntOp:
 
 @dataclass(frozen=True)
 class IntValue:
-    """A state, a table or the output: its interval and its binary point (the real value is the integer times 2^-``frac``)."""
+    """A state, a table or the output: its interval and its binary point (the real value is the integer times
+    2^-``frac``).
+    """
 
     name: str
     lo: int
@@ -70,8 +75,9 @@ class IntValue:
 class IntProgram:
     """One step of a population in integers, elementwise over its neurons.
 
-    ``acc`` is the interval of the accumulator (sum of weight times source, int32). ``tables`` hold one constant per neuron; constants
-    equal for all neurons are literals. Every name in ``next_state`` lies in its state's interval: saturation is an operation of the list.
+    ``acc`` is the interval of the accumulator (sum of weight times source, int32). ``tables`` hold one constant per
+    neuron; constants equal for all neurons are literals. Every name in ``next_state`` lies in its state's interval:
+    saturation is an operation of the list.
     """
 
     states: tuple[IntValue, ...]
@@ -105,7 +111,9 @@ class IntProgram:
         lines += [f"table {t.name}: s{t.bits} frac {t.frac}" for t in self.tables]
         lines += [f"acc: s{bits_of(*self.acc)}", *map(str, self.ops)]
         lines += [f"next {k} <- {v}" for k, v in self.next_state.items()]
-        return "\n".join([*lines, f"output {self.output} ({'binary' if self.binary else f'frac {self.output_value.frac}'})"])
+        return "\n".join(
+            [*lines, f"output {self.output} ({'binary' if self.binary else f'frac {self.output_value.frac}'})"]
+        )
 
     def interval(self, arg: Arg) -> tuple[int, int]:
         """[lo, hi] of an operand."""
@@ -119,7 +127,9 @@ class IntProgram:
     def run(
         self, state: Mapping[str, np.ndarray], acc: np.ndarray, tables: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """One step in NumPy int64: ``state`` and ``acc`` [B, N], ``tables`` [N] each; returns next state and output [B, N]."""
+        """One step in NumPy int64: ``state`` and ``acc`` [B, N], ``tables`` [N] each; returns next state and output [B,
+        N].
+        """
         env: dict[str, Any] = {**tables, **state, ACC: acc}
         for op in self.ops:
             env[op.name] = NUMPY[op.kind](*(env[a] if isinstance(a, str) else a for a in op.args))
@@ -138,7 +148,12 @@ class IntProgram:
             "ops": [[op.name, op.kind, list(op.args), op.lo, op.hi, op.work] for op in self.ops],
             "next_state": dict(self.next_state),
             "output": self.output,
-            "output_value": [self.output_value.name, self.output_value.lo, self.output_value.hi, self.output_value.frac],
+            "output_value": [
+                self.output_value.name,
+                self.output_value.lo,
+                self.output_value.hi,
+                self.output_value.frac,
+            ],
             "binary": self.binary,
         }
 

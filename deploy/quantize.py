@@ -29,11 +29,13 @@ def quantize(
     weight_bits: int = 8,
     state_bits: int = 16,
 ) -> IntegerNetwork:
-    """Give ``net`` its integer form: weights with a scale per target neuron, states and intermediate values in fixed point.
+    """Give ``net`` its integer form: weights with a scale per target neuron, states and intermediate values in fixed
+    point.
 
     Args:
         net: a network with a readout; it is evaluated, not changed.
-        calibration: training samples [T, B, N_in] (or a mapping from input names) on which ranges and widths are chosen.
+        calibration: training samples [T, B, N_in] (or a mapping from input names) on which ranges and widths are
+            chosen.
         lengths: [B], unpadded steps of each sample.
         weight_bits: 2 to 8.
         state_bits: width of states to start from; a population whose spikes then differ from float gets wider ones.
@@ -43,16 +45,24 @@ def quantize(
         ConfigError: for widths out of range.
     """
     if not 2 <= weight_bits <= 8 or not 4 <= state_bits <= 28:
-        raise ConfigError(f"quantize: weight_bits must be 2 to 8 and state_bits 4 to 28, got {weight_bits} and {state_bits}")
+        raise ConfigError(
+            f"quantize: weight_bits must be 2 to 8 and state_bits 4 to 28, got {weight_bits} and {state_bits}"
+        )
     check_exportable(net)
-    x = {n: torch.as_tensor(v).float() for n, v in calibration.items()} if isinstance(calibration, Mapping) else torch.as_tensor(calibration).float()
+    x = (
+        {n: torch.as_tensor(v).float() for n, v in calibration.items()}
+        if isinstance(calibration, Mapping)
+        else torch.as_tensor(calibration).float()
+    )
     training = net.training
     net.eval()
     try:
         with torch.no_grad():
             recordings = record(net, x, None if lengths is None else torch.as_tensor(lengths))
             populations = tuple(
-                _population(net, name, recordings[name], weight_bits, state_bits) for stage in net.schedule() for name in stage.populations
+                _population(net, name, recordings[name], weight_bits, state_bits)
+                for stage in net.schedule()
+                for name in stage.populations
             )
     finally:
         net.train(training)
@@ -76,9 +86,14 @@ def check_exportable(net: Network) -> None:
         if kind != "dense":
             raise ExportError(f"connection {key!r} is {kind!r}; only dense connections have an integer form")
         if delay > 1:
-            raise ExportError(f"connection {key!r} ({a} -> {b}) has a delay of {delay} steps; delays of 0 and 1 step have an integer form")
+            raise ExportError(
+                f"connection {key!r} ({a} -> {b}) has a delay of {delay} steps; delays of 0 and 1 step have an "
+                "integer form"
+            )
         if a in net.populations and net.neuron(a).program(net.dt).output_kind != "binary":
-            raise ExportError(f"connection {key!r} carries the real output of {a!r}; only spikes can be a source in integers")
+            raise ExportError(
+                f"connection {key!r} carries the real output of {a!r}; only spikes can be a source in integers"
+            )
 
 
 @dataclass(frozen=True)
@@ -95,11 +110,15 @@ def _population(net: Network, name: str, recording: Recording, weight_bits: int,
     label = f"population {name!r} ({model})"
     weights = _weights(net, name, weight_bits, label)
     lowered = _choose_widths(recording, weights, state_bits, label)
-    return IntPopulation(name, neuron.size, model, weights.connections, lowered.program, lowered.tables, lowered.initial)
+    return IntPopulation(
+        name, neuron.size, model, weights.connections, lowered.program, lowered.tables, lowered.initial
+    )
 
 
 def _weights(net: Network, name: str, weight_bits: int, label: str) -> _Weights:
-    """Fold batch norm and bias, and quantise all connections into ``name`` with one scale per target neuron: they meet in one accumulator."""
+    """Fold batch norm and bias, and quantise all connections into ``name`` with one scale per target neuron: they meet
+    in one accumulator.
+    """
     size = net.neuron(name).size
     bias = np.zeros(size)
     folded: list[tuple[str, str, int, np.ndarray]] = []

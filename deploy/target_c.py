@@ -25,10 +25,16 @@ class CTarget:
         return export_c(inet, folder, name, vectors)
 
     def unavailable(self) -> str | None:
-        return None if find_tool("cc", "gcc", "clang") else "no C compiler (cc, gcc or clang) found; on Debian and Ubuntu: sudo apt install gcc"
+        return (
+            None
+            if find_tool("cc", "gcc", "clang")
+            else "no C compiler (cc, gcc or clang) found; on Debian and Ubuntu: sudo apt install gcc"
+        )
 
     def measure(self, folder: str | Path, name: str) -> dict[str, Any]:
-        """``bytes`` (text + data of the object at -Os), ``ram`` (size of the state), and ``bytes_cortex_m4`` where that compiler is present."""
+        """``bytes`` (text + data of the object at -Os), ``ram`` (size of the state), and ``bytes_cortex_m4`` where that
+        compiler is present.
+        """
         source = Path(folder).resolve()
         with tempfile.TemporaryDirectory() as work:
             build = [_compiler(), *WARNINGS, "-I", source, source / f"{name}.c"]
@@ -82,9 +88,14 @@ def _decode(inet: IntegerNetwork, data: bytes, ends: np.ndarray) -> IntegerResul
     read = inet.population(inet.readout[0])
     tail_size = 1 + read.size + sum(p.size * len(p.program.states) for p in inet.populations)
     if len(data) != int(ends.sum()) * frame.itemsize + len(ends) * tail_size * 8:
-        raise ToolError(f"the C program wrote {len(data)} bytes, not what {len(ends)} samples take; its files do not belong to this network")
+        raise ToolError(
+            f"the C program wrote {len(data)} bytes, not what {len(ends)} samples take; its files do not belong to "
+            "this network"
+        )
     outputs = {p.name: np.zeros((int(ends.max()), len(ends), p.size), frame[p.name].base) for p in inet.populations}
-    states = {p.name: {s.name: np.zeros((len(ends), p.size), np.int64) for s in p.program.states} for p in inet.populations}
+    states = {
+        p.name: {s.name: np.zeros((len(ends), p.size), np.int64) for s in p.program.states} for p in inet.populations
+    }
     readout, classes = np.zeros((len(ends), read.size), np.int64), np.zeros(len(ends), np.int64)
     at = 0
     for b, end in enumerate(ends):

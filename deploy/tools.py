@@ -25,7 +25,9 @@ def run_tool(
     timeout: float = 1800,
     env: dict[str, str] | None = None,
 ) -> bytes:
-    """Run ``command`` in ``folder`` and return its stdout. Raises :class:`ToolError` with the end of its messages if it fails."""
+    """Run ``command`` in ``folder`` and return its stdout. Raises :class:`ToolError` with the end of its messages if it
+    fails.
+    """
     shown = " ".join(str(c) for c in command)
     try:
         done = subprocess.run(

@@ -35,15 +35,19 @@ class Target(Protocol):
     def replay(
         self, inet: IntegerNetwork, folder: str | Path, name: str, stimuli: Mapping[str, np.ndarray], ends: np.ndarray
     ) -> tuple[IntegerResult, dict[str, Any]]:
-        """Run the artefact in ``folder`` on samples; returns what came out and figures about the artefact (``bytes``, ``ram``, ...).
+        """Run the artefact in ``folder`` on samples; returns what came out and figures about the artefact (``bytes``,
+        ``ram``, ...).
 
-        Raises :class:`ToolError` if the tool fails."""
+        Raises :class:`ToolError` if the tool fails.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verifier found. The ``differing`` counts are None, with a ``reason``, where the target was not run; 0 means equal."""
+    """What a verifier found. The ``differing`` counts are None, with a ``reason``, where the target was not run; 0
+    means equal.
+    """
 
     target: str
     samples: int = 0
@@ -78,8 +82,8 @@ def verify(
 ) -> Verification:
     """Run the artefact in ``folder`` on ``x`` [T, B, N] and count what differs from the golden model.
 
-    ``differing_spikes`` counts outputs of every population at every step (a real output counts like a spike). ``golden``, if already computed on the
-    same samples, saves running the golden model again.
+    ``differing_spikes`` counts outputs of every population at every step (a real output counts like a spike).
+    ``golden``, if already computed on the same samples, saves running the golden model again.
     """
     stimuli = inet.stimuli(x)
     steps, batch = next(iter(stimuli.values())).shape[:2]
@@ -92,7 +96,9 @@ def verify(
     counts = {
         "differing_spikes": sum(int(np.sum(expected.outputs[p] != got.outputs[p])) for p in expected.outputs),
         "differing_readouts": int(np.sum(expected.readout != got.readout)),
-        "differing_states": sum(int(np.sum(v != got.states[p][s])) for p, own in expected.states.items() for s, v in own.items()),
+        "differing_states": sum(
+            int(np.sum(v != got.states[p][s])) for p, own in expected.states.items() for s, v in own.items()
+        ),
         "differing_classes": int(np.sum(expected.classes != got.classes)),
     }
     firing = firing_rates(inet, expected, ends)
@@ -100,19 +106,25 @@ def verify(
     odd = [f"{p} fires {r:.2g} times per neuron and step" for p, r in firing.items() if not low <= r <= high]
     reason = f"the comparison proves little: {', '.join(odd)}; expected between {low:g} and {high:g}" if odd else None
     size, ram = figures.pop("bytes", None), figures.pop("ram", None)
-    return Verification(target.name, batch, **counts, firing=firing, reason=reason, bytes=size, ram=ram, figures=figures)
+    return Verification(
+        target.name, batch, **counts, firing=firing, reason=reason, bytes=size, ram=ram, figures=figures
+    )
 
 
 def firing_rates(inet: IntegerNetwork, result: IntegerResult, ends: np.ndarray) -> dict[str, float]:
     """Spikes per neuron and step of every spiking population."""
     total = float(np.sum(ends))
-    return {p.name: float(result.outputs[p.name].sum()) / (total * p.size) for p in inet.populations if p.program.binary}
+    return {
+        p.name: float(result.outputs[p.name].sum()) / (total * p.size) for p in inet.populations if p.program.binary
+    }
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Float against integer. ``spikes`` and ``float_spikes``: spikes per population; ``spike_ratio`` integer / float; ``differing`` the fraction of
-    float spikes that differ in place; ``same_class`` the fraction of samples with equal class; accuracies if labels were given."""
+    """Float against integer. ``spikes`` and ``float_spikes``: spikes per population; ``spike_ratio`` integer / float;
+    ``differing`` the fraction of float spikes that differ in place; ``same_class`` the fraction of samples with equal
+    class; accuracies if labels were given.
+    """
 
     spikes: dict[str, int]
     float_spikes: dict[str, int]
