@@ -343,7 +343,6 @@ class _Printer:
         return "\n".join(
             [
                 *self.banner(f"Testbench of {name}: +stimuli=FILE +outputs=FILE replays one into the other; +stall makes the reader slow."),
-                "`timescale 1ns / 1ns",
                 f"module {name}_tb;",
                 "  reg clk = 1'b0, rst = 1'b1, clear = 1'b0, in_valid = 1'b0, in_last = 1'b0, out_ready = 1'b1;",
                 "  reg [7:0] in_port = 8'd0, in_value = 8'd0;",
