@@ -180,7 +180,15 @@ def _verification(found: Evaluation, exported: Mapping[str, Any], verified: Mapp
         rows = []
         for name, target in verified["targets"].items():
             said = target["differing_spikes"]
-            rows.append([name, target.get("tool") or "", target.get("samples"), said, target.get("reason") or ""])
+            rows.append(
+                [
+                    name,
+                    (target.get("figures") or {}).get("tool") or "",
+                    target.get("samples"),
+                    said,
+                    target.get("reason") or "",
+                ]
+            )
         text.append("<h3>Spikes that differ from the integer model</h3>")
         text.append(_table(["target", "tool", "samples", "differing spikes", "note"], rows))
         total = verified["differing_spikes"]

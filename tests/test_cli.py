@@ -267,3 +267,28 @@ def test_report_before_export_says_what_is_missing(home: Path, ranvier, tmp_path
     code, _, _ = ranvier("report", str(bare))
     text = (bare / "report.html").read_text()
     assert code == 0 and "Not exported yet" in text and "Training has not finished" in text
+
+
+def test_demo_ends_with_the_table_and_fails_on_a_difference(
+    ranvier, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ranvier.experiments import demo
+
+    monkeypatch.setattr(demo, "VERIFIED", {"c": None})
+    code, out, err = ranvier("demo", *settings(home), "--run", "shown")
+    assert code == 0, err
+    for row in ("test accuracy, float", "8-bit integers", "kernel ridge", "parameters", "spikes per sample", "of RAM"):
+        assert row in out
+    assert "0 in 36 samples" in out and str(Path("runs/shown/report.html")) in out
+    assert (home / "runs/shown/report.html").is_file()
+    export = demo.export_run
+
+    def damaged(*arguments: object) -> dict:
+        result = export(*arguments)  # type: ignore[arg-type]
+        source = home / "runs/shown/c/shown.c"
+        source.write_text(source.read_text().replace("state->acc[i] = 0;", "state->acc[i] = 40;"))
+        return result
+
+    monkeypatch.setattr(demo, "export_run", damaged)
+    code, out, _ = ranvier("demo", *settings(home), "--run", "shown")
+    assert code == 1 and "0 in 36 samples" not in out.replace(",0 in", "").replace("00 in", "")
