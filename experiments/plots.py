@@ -87,11 +87,15 @@ def raster(
     output: np.ndarray,
     truth: int,
     classes: Sequence[str],
-    dt: float,
+    dt: float | None,
 ) -> str:
-    """One sample, top to bottom: input counts [T, C], spikes of hidden populations [T, N], readout [T, classes]."""
+    """One sample, top to bottom: input counts [T, C], spikes of hidden populations [T, N], readout [T, classes].
+
+    ``dt`` in ms, or None where steps have no fixed length.
+    """
     figure, axes = _figure(8, 2.0 * (2 + len(hidden)), 2 + len(hidden), 1, sharex=True)
-    time = np.arange(len(counts)) * dt
+    unit = dt or 1.0
+    time = np.arange(len(counts)) * unit
     for axis, (name, spikes) in zip(axes[:, 0], (("input channel", counts), *hidden.items()), strict=False):
         step, neuron = np.nonzero(spikes)
         axis.scatter(time[step], neuron, s=7, c=BLUE if name == "input channel" else BLACK, marker="|", linewidths=1.1)
@@ -107,22 +111,22 @@ def raster(
         axis.plot(time, output[:, k], dash, color=colour, label=classes[k])
     axis.plot(time, output[:, truth], color=BLUE, linewidth=2, label=f"{classes[truth]} (true)")
     axis.set_ylabel("readout")
-    axis.set_xlabel("time (ms)")
-    axis.set_xlim(0, len(counts) * dt)
-    axis.legend(frameon=False, loc="upper right", fontsize=8)
+    axis.set_xlabel("time (ms)" if dt else "step")
+    axis.set_xlim(-0.5 * unit, (len(counts) - 0.5) * unit)
+    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 0.97), ncols=3, fontsize=8)
     return address(figure, "png")
 
 
-def rates(populations: Mapping[str, np.ndarray]) -> str:
-    """How many neurons fire at which mean rate (Hz)."""
+def rates(populations: Mapping[str, np.ndarray], unit: str) -> str:
+    """How many neurons fire at which mean rate."""
     figure, axes = _figure(8, 2.8)
-    top = max([1.0, *(float(r.max()) for r in populations.values())])
+    top = max(float(r.max()) for r in populations.values()) or 1.0
     edges = np.linspace(0, top, 26)
     colours = (BLUE, ORANGE, GREEN, PURPLE)
     for i, (name, values) in enumerate(populations.items()):
         counts, _ = np.histogram(values, edges)
         axes[0, 0].stairs(counts, edges, fill=i == 0, color=colours[i % 4], label=name, linestyle=_DASHES[i % 4])
-    axes[0, 0].set_xlabel("mean rate (spikes per second)")
+    axes[0, 0].set_xlabel(f"mean rate ({unit})")
     axes[0, 0].set_ylabel("neurons")
     if len(populations) > 1:
         axes[0, 0].legend(frameon=False)

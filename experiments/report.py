@@ -130,6 +130,13 @@ def _image(source: str, alt: str, square: bool = False) -> str:
     return f'<div class=wide><img src="{source}" alt="{html.escape(alt, quote=True)}"{kind}></div>'
 
 
+def _clock(config: Config) -> str:
+    d = config.data
+    if d.relative:
+        return f"{round(d.window / d.dt)} steps over each sample's own duration"
+    return f"steps of {d.dt:g} ms"
+
+
 # -- sections ----------------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +167,7 @@ def _head(
         f"<h1>{html.escape(folder.name)}</h1>\n<p class=soft>Experiment {html.escape(config.experiment)}: "
         f"{'recurrent' if config.model.recurrent else 'feed-forward'} {html.escape(config.model.neuron)} ({layers}), "
         f"{len(found.classes)} classes, {len(found.labels):,} test samples, "
-        f"steps of {config.data.dt:g} ms.{state}</p>\n"
+        f"{_clock(config)}.{state}</p>\n"
         f"<ul class=cards>{items}</ul>"
     )
 
@@ -183,7 +190,7 @@ def _verification(found: Evaluation, exported: Mapping[str, Any], verified: Mapp
             rows.append(
                 [
                     name,
-                    (target.get("figures") or {}).get("tool") or "",
+                    (target.get("figures") or {}).get("tool") or {"c": "C compiler"}.get(name, ""),
                     target.get("samples"),
                     said,
                     target.get("reason") or "",
@@ -255,16 +262,18 @@ def _populations(net: Network, found: Evaluation) -> str:
 
 
 def _rates(found: Evaluation, config: Config) -> str:
-    hertz = {n: r * 1000 / config.data.dt for n, r in found.rates.items()}
+    # in relative time a step has no fixed length, so there is no rate per second
+    unit, scale = ("spikes per step", 1.0) if config.data.relative else ("spikes per second", 1000 / config.data.dt)
+    hertz = {n: r * scale for n, r in found.rates.items()}
     alt = "Histogram of mean firing rates over the test set. " + "; ".join(
-        f"{n}: median {np.median(r):.1f}, highest {r.max():.1f} spikes per second, "
+        f"{n}: median {np.median(r):.2g}, highest {r.max():.2g} {unit}, "
         f"{int((r == 0).sum())} of {len(r)} neurons silent"
         for n, r in hertz.items()
     )
     marks = (0, 10, 25, 50, 75, 90, 100)
     rows = [[n, *(float(v) for v in np.percentile(r, marks))] for n, r in hertz.items()]
     table = _table(["population", *(f"{m} %" for m in marks)], rows)
-    return f"<h2>Firing rates</h2>{_image(plots.rates(hertz), alt)}{_behind(table, 'Percentiles in spikes per second')}"
+    return f"<h2>Firing rates</h2>{_image(plots.rates(hertz, unit), alt)}{_behind(table, f'Percentiles in {unit}')}"
 
 
 def _rasters(
@@ -275,7 +284,14 @@ def _rasters(
     for b, row in enumerate(rows):
         truth, said = found.classes[found.labels[row]], found.classes[found.predictions[row]]
         hidden = {n: recorded[n][:, b] for n in found.spikes}
-        source = plots.raster(counts[:, b], hidden, out[:, b], int(found.labels[row]), found.classes, config.data.dt)
+        source = plots.raster(
+            counts[:, b],
+            hidden,
+            out[:, b],
+            int(found.labels[row]),
+            found.classes,
+            None if config.data.relative else config.data.dt,
+        )
         numbers = [
             ["input events", int(counts[:, b].sum())],
             *([f"spikes of {n}", int(s.sum())] for n, s in hidden.items()),
