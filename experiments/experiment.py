@@ -14,7 +14,7 @@ from .config import Config
 from .data import load_test, load_training
 from .evaluation import evaluate
 from .model import build_network
-from .runs import METRICS_FILE, locked, open_run, read_json, write_json
+from .runs import METRICS_FILE, is_helper, locked, open_run, read_json, write_json
 
 
 def train(config: Config, folder: Path, console: Console | None = None, overwrite: bool = False) -> dict[str, Any]:
@@ -32,9 +32,9 @@ def train(config: Config, folder: Path, console: Console | None = None, overwrit
         RunError: the folder holds another run, is in use, or the loss is not finite.
         ConfigError, DataError: settings or files are wrong.
     """
-    console = console or Console(stderr=True)
+    console = Console(quiet=True) if is_helper() else console or Console(stderr=True)
     with locked(folder):
-        state = open_run(folder, config, overwrite)
+        state = "unfinished" if is_helper() else open_run(folder, config, overwrite)
         if state == "finished":
             console.print(f"{folder} is finished with these settings; nothing to train (--overwrite starts anew)")
             return read_json(folder / METRICS_FILE)
@@ -47,6 +47,8 @@ def train(config: Config, folder: Path, console: Console | None = None, overwrit
         from .training import fit  # Lightning takes seconds to import
 
         trained = fit(config, net, training, validation, folder, console)
+        if is_helper():
+            raise SystemExit(0)
         test = load_test(config)
         found = evaluate(load_network(folder), test, console)
         metrics = {

@@ -24,7 +24,7 @@ from .config import Config, differences
 from .data import source
 from .digits import recipe
 from .experiment import Experiment, train
-from .runs import locked, read_json, write_json
+from .runs import is_helper, locked, read_json, write_json
 
 RESULTS_FILE = "results.json"
 SEEDS = 5
@@ -73,6 +73,7 @@ def sweep(
         What ``results.json`` holds: ``runs`` (``speaker``, ``seed``, ``accuracy``, ``epochs``, ``params``,
         ``samples`` each), ``mean`` and ``sd`` of the seeds' means over folds, ``per_speaker`` means.
     """
+    overwrite = overwrite and not is_helper()
     path = folder / RESULTS_FILE
     first = config.training.seed
     with locked(folder):

@@ -80,9 +80,17 @@ def open_run(folder: Path, config: Config, overwrite: bool = False) -> str:
     return "new"
 
 
+def is_helper() -> bool:
+    """Whether this process was started by another one to drive a further device: it trains along and writes nothing."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from training into the same folder; the lock goes with the process, however it ends."""
+    if is_helper():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as file:
         try:

@@ -292,3 +292,11 @@ def test_demo_ends_with_the_table_and_fails_on_a_difference(
     monkeypatch.setattr(demo, "export_run", damaged)
     code, out, _ = ranvier("demo", *settings(home), "--run", "shown")
     assert code == 1 and "0 in 36 samples" not in out.replace(",0 in", "").replace("00 in", "")
+
+
+def test_two_devices_train_one_network(home: Path) -> None:
+    done = call(home, "train", "digits", *settings(home), "epochs=2", "devices=2", "--run", "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("samples to train on") == 1  # only one process speaks
+    assert json.loads((home / "runs/two/metrics.json").read_text())["epochs"] == 2
+    assert len((home / "runs/two/metrics.csv").read_text().splitlines()) == 3
