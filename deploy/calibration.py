@@ -122,7 +122,7 @@ def make_formats(recording: Recording, widths: Mapping[str, int], param_bits: in
     frac = max(moving, default=12) + GUARD_BITS
     peak = float(recording.current.abs()[recording.valid].max()) * CURRENT_MARGIN or 1.0
     reach = math.floor(math.log2(peak)) + 1
-    current_frac = min(frac, 27 - reach)
+    current_frac = max(min(frac, 27 - reach), 12 - reach)
     limit = 1 << (current_frac + reach)
     return Formats(states, IntValue("current", -limit, limit - 1, current_frac), recording.magnitude, frac, param_bits)
 
