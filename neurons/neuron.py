@@ -62,7 +62,9 @@ class Parameter:
         """``value`` as a float64 tensor [1] or [size]. Raises :class:`ConfigError` for a wrong type, shape or range."""
         try:
             tensor = torch.as_tensor(
-                np.array(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
+                np.array(
+                    value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value, dtype=np.float64
+                )
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise ConfigError(

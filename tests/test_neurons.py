@@ -532,6 +532,12 @@ def test_numpy_sizes_and_values_are_taken() -> None:
     assert LIF(np.int64(4), tau_mem=np.array([1, 2, 3, 4])).tau_mem.tolist() == [1.0, 2.0, 3.0, 4.0]  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_values_may_be_tensors_of_any_dtype(dtype: torch.dtype) -> None:
+    assert LIF(3, tau_mem=torch.tensor([2, 4, 8], dtype=dtype)).tau_mem.tolist() == [2.0, 4.0, 8.0]
+
+
 def test_an_initial_value_may_be_a_parameter_and_must_exist() -> None:
     trace = run(Izhikevich(2, v_start=[-70.0, -60.0], u_start=-14.0), torch.zeros(1, 1, 2), 1e-9)
     assert trace.states["v"][0].flatten().tolist() == pytest.approx([-70.0, -60.0], abs=1e-5)
