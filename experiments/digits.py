@@ -19,8 +19,8 @@ def recipe(config: Config) -> Config:
     data.dt, data.window, data.relative, data.channel_factor = 10.0, 150.0, True, 10
     augment.channel_shift, augment.channel_warp, augment.channel_bend, augment.channel_mask = 8, 0.08, 0.02, 7
     augment.drop, augment.channel_fade = 0.3, 0.7
-    model.neuron, model.hidden, model.tau_mem = "LIF", [512], [10.0, 60.0]
-    model.surrogate_width, model.norm_gain, model.norm_bias, model.recurrent_gain = 0.4, 0.7, 0.5, 0.3
+    model.neuron, model.hidden, model.tau_mem, model.tau_adapt = "AdLIF", [512], [10.0, 60.0], [20.0, 150.0]
+    model.surrogate_width, model.norm_gain, model.norm_bias, model.recurrent_gain = 0.4, 2.0, 1.5, 1.0
     model.dropout, model.input_dropout, model.recurrent_dropout = 0.1, 0.05, 0.1
     model.readout, model.tau_readout, model.learn_tau_readout, model.readout_bias = "mean", 20.0, False, True
     training.epochs, training.lr, training.weight_decay, training.logit_scale = 300, 5e-3, 1e-3, 3.0
