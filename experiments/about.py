@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..datasets.shd import SpikeFile
+from ..deploy.target_verilog import VERILATOR
+from ..deploy.tools import find_tool
 from .config import Config, load_config, walk
 from .registry import EXPERIMENTS, find_experiment
 from .runs import HISTORY_FILE, METRICS_FILE, find_run, read_json
@@ -37,7 +38,8 @@ def installation(out: Console) -> None:
     out.print(table)
     table = Table("tool", "found", "what for")
     for name, use in TOOLS.items():
-        table.add_row(name, shutil.which(name) or "no", use)
+        found = find_tool(*(VERILATOR if name == "verilator" else (name,)))
+        table.add_row(name, found or "no", use)
     out.print(table)
     table = Table("experiment", "what it is")
     for e in EXPERIMENTS.values():

@@ -167,7 +167,8 @@ def test_an_error_is_one_line_on_stderr(ranvier, arguments: list[str], message: 
 
 def test_debug_shows_the_traceback(home: Path) -> None:
     plain, debug = call(home, "eval", "none"), call(home, "--debug", "eval", "none")
-    assert plain.returncode == 1 and "RunError" not in plain.stderr and "eval_run" not in plain.stderr
+    assert plain.returncode == 1 and "Traceback" not in plain.stderr
+    assert "RunError" not in plain.stderr and "eval_run" not in plain.stderr
     # some libraries print tracebacks in a form of their own, without that word
     assert debug.returncode == 1 and "RunError" in debug.stderr and "eval_run" in debug.stderr
 

@@ -371,7 +371,7 @@ def test_bad_names_bad_input_and_foreign_files(small: IntegerNetwork, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not which("verilator"), reason="needs verilator")
+@pytest.mark.skipif(VerilogTarget("verilator").tool() is None, reason="needs verilator, make, g++ and perl")
 def test_verilator_agrees(small: IntegerNetwork, tmp_path: Path) -> None:
     assert check(VerilogTarget("verilator"), small, tmp_path, spikes(3)).passed
 
