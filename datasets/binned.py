@@ -20,7 +20,8 @@ from torch import Tensor
 from ..errors import ConfigError, DataError
 from ..files import atomic_path
 from .binning import LARGEST_COUNT, Binning, Counts, bin_spikes
-from .shd import EventSource, cache_folder
+from ..files import cache_folder
+from .shd import EventSource
 
 _FORMAT = 1  # of the cache; a change of the binning's rules must raise it
 

@@ -26,7 +26,7 @@ from scipy.special import hankel1e, jv, yv
 from ..errors import ConfigError, DataError
 from ..files import atomic_path
 from .hair_cell import LANES, new_states, run_places
-from .shd import cache_folder
+from ..files import cache_folder
 
 #: Goes up when equal audio and seed no longer give equal spikes; derived files carry it.
 MODEL_VERSION = 1

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_path
+from ..files import atomic_path, cache_folder
 from ._heap import blank_object
 from .events import EVENT_DTYPE, Spikes, make_events, to_microseconds
 
@@ -361,14 +361,6 @@ def _open(path: Path) -> h5py.File:
 # -- the whole-file check -----------------------------------------------------------------------------------------
 
 _checks: dict[str, Summary] = {}
-
-
-def cache_folder() -> Path:
-    """Where derived files are kept: ``RANVIER_CACHE``, else ``XDG_CACHE_HOME/ranvier``, else ``~/.cache/ranvier``."""
-    if own := os.environ.get("RANVIER_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ranvier"
 
 
 def _checked(file: SpikeFile) -> Summary:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..datasets.fsdd import convert_fsdd
-from ..datasets.shd import cache_folder
+from ..files import cache_folder
 from ..errors import DataError
 from .config import Config, differences
 from .data import source

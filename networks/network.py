@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError, GraphError
-from ..neurons import Cell, Link, Neuron, run_eager
+from ..neurons import Cell, Link, Neuron, check_engine, run_stage
 from .dense import Dense
 from .readout import READOUTS, read_out
 from .schedule import Stage, make_schedule
@@ -51,20 +51,25 @@ class Result(NamedTuple):
 class Network(nn.Module):
     """Populations and connections, run with a time step of ``dt`` ms.
 
+    ``engine`` says what runs it over time: ``eager`` (a plain torch loop), ``numba`` (fused kernels for the CPU), or
+    ``auto``, which takes the fastest that this machine and the tensors allow. All give the same spikes and gradients; it
+    may be set at any time as ``net.engine``.
+
     >>> net = Network(dt=1.0)
     >>> x, h, y = net.input(700), net.population(LIF(256)), net.population(Integrator(20))
     >>> for a, b in ((x, h), (h, h), (h, y)): net.connect(a, b, Dense())
     >>> net.readout(y, "sum")
 
     Raises:
-        ConfigError: if ``dt`` is not a positive time.
+        ConfigError: if ``dt`` is not a positive time, or for an engine that does not exist.
     """
 
-    def __init__(self, dt: float = 1.0) -> None:
+    def __init__(self, dt: float = 1.0, engine: str = "auto") -> None:
         super().__init__()
         if not isinstance(dt, Real) or not (math.isfinite(dt) and dt > 0):
             raise ConfigError(f"Network: dt must be a positive time in ms, got {dt!r}")
         self.dt = float(dt)
+        self.engine = check_engine(engine)
         self.graph = nx.MultiDiGraph()
         self.populations = nn.ModuleDict()
         self.connections = nn.ModuleDict()
@@ -285,7 +290,7 @@ class Network(nn.Module):
             wanted = any("." in n and n.split(".")[0] in stage.populations for n in asked)
             own = {n: {k: v for k, v in start.get(n, {}).items() if k != HISTORY} for n in stage.populations}
             history = {n: start.get(n, {}).get(HISTORY, currents[n][:0]) for n in stage.populations}
-            traces = run_eager(cells, links, currents, own, history, keep_states=wanted or lengths is not None)
+            traces = run_stage(self.engine, cells, links, currents, own, history, wanted or lengths is not None)
             for name, trace in traces.items():
                 sequences[name] = trace.output
                 if trace.states:
@@ -294,7 +299,7 @@ class Network(nn.Module):
                 for item in asked:
                     population, _, which = item.partition(".")
                     if population == name:
-                        recorded[item] = torch.stack(trace.states[which]) if which else trace.output
+                        recorded[item] = trace.states[which] if which else trace.output
         for item in asked:
             if item in self.inputs:
                 recorded[item] = sequences[item]
@@ -349,10 +354,10 @@ class Network(nn.Module):
             final.setdefault(name, {})[HISTORY] = whole[at, torch.arange(len(lengths), device=lengths.device)]
 
     @staticmethod
-    def _at_end(values: list[Tensor], lengths: Tensor | None) -> Tensor:
+    def _at_end(values: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
             return values[-1]
-        return torch.stack(values)[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
+        return values[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
 
     def _checked(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not self.populations:

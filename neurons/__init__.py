@@ -1,9 +1,10 @@
-"""What a neuron is: its dynamics, its surrogate gradient, its step program, and the engine that runs it over time."""
+"""What a neuron is: its dynamics, its surrogate gradient, its step program, and the engines that run it over time."""
 
 from .adlif import AdLIF
 from .alif import ALIF
 from .cubalif import CuBaLIF
-from .engine import Cell, Link, Trace, run_eager
+from .derivative import Derivative, differentiate
+from .engines import ENGINES, Cell, Link, Trace, available_engines, check_engine, run_eager, run_stage
 from .integrator import Integrator
 from .izhikevich import Izhikevich
 from .lif import LIF
@@ -25,6 +26,7 @@ from .trace import fire, reset, use_surrogate
 
 __all__ = [
     "ALIF",
+    "ENGINES",
     "LIF",
     "SURROGATES",
     "ATan",
@@ -32,6 +34,7 @@ __all__ = [
     "Boxcar",
     "Cell",
     "CuBaLIF",
+    "Derivative",
     "FastSigmoid",
     "Gaussian",
     "Integrator",
@@ -48,9 +51,13 @@ __all__ = [
     "Surrogate",
     "Trace",
     "Triangle",
+    "available_engines",
+    "check_engine",
+    "differentiate",
     "fire",
     "reset",
     "run_eager",
+    "run_stage",
     "surrogate_from_spec",
     "use_surrogate",
 ]

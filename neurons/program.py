@@ -7,10 +7,12 @@ engine, the integer model, C and Verilog. Adding a target means reading this lis
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -136,13 +138,15 @@ class StepProgram:
 
         Returns the next state and the output [B, N]. ``record``, if given, receives every value by name.
         """
-        env: dict[str, Any] = {**values, **state, "current": current}
-        for op in self.ops:
-            args = [env[a] if isinstance(a, str) else a for a in op.args]
-            env[op.name] = self.surrogate(args[0]) if op.kind == "fire" else TORCH[op.kind](*args)  # type: ignore[misc]
+        env = evaluate(self.ops, {**values, **state, "current": current}, self.surrogate)
         if record is not None:
             record.update(env)
         return {s: _value(env, a, current) for s, a in self.next_state.items()}, _value(env, self.output, current)
+
+    @cached_property
+    def text(self) -> str:
+        """:meth:`to_json` as one line of text: equal programs have equal texts."""
+        return json.dumps(self.to_json(), separators=(",", ":"))
 
     def to_json(self) -> dict[str, Any]:
         """The program as plain JSON data; :meth:`from_json` reads it back, equal."""
@@ -175,6 +179,14 @@ class StepProgram:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
             raise TraceError(f"step program: the JSON data is malformed ({error!r})") from error
+
+
+def evaluate(ops: Sequence[Op], env: dict[str, Any], surrogate: Surrogate | None) -> dict[str, Any]:
+    """Run ``ops`` in torch on the named values of ``env``, to which theirs are added."""
+    for op in ops:
+        args = [env[a] if isinstance(a, str) else a for a in op.args]
+        env[op.name] = surrogate(args[0]) if op.kind == "fire" else TORCH[op.kind](*args)  # type: ignore[misc]
+    return env
 
 
 def _arg(value: Any) -> Arg:
@@ -254,12 +266,14 @@ TORCH: dict[str, Callable[..., Any]] = {
 
 
 class Builder:
-    """Appends operations, sharing equal ones and folding constants."""
+    """Appends operations, sharing equal ones and folding constants. ``known`` are operations done before, whose values
+    may be used.
+    """
 
-    def __init__(self, reserved: Sequence[str]) -> None:
+    def __init__(self, reserved: Sequence[str], known: Sequence[Op] = ()) -> None:
         self.ops: list[Op] = []
-        self._seen: dict[tuple[str, tuple[Arg, ...]], str] = {}
-        self._names = set(reserved)
+        self._seen: dict[tuple[str, tuple[Arg, ...]], str] = {_key(op.kind, op.args): op.name for op in known}
+        self._names = {*reserved, *(op.name for op in known)}
         self._flags: set[Arg] = set()
 
     def flag(self, arg: Arg) -> Arg:
@@ -275,7 +289,7 @@ class Builder:
             return _fold(kind, args)
         if kind in ("add", "mul") and _identity(kind, args) is not None:
             return _identity(kind, args)  # type: ignore[return-value]
-        key = (kind, tuple(sorted(args, key=str)) if kind in ("add", "mul", "min", "max") else args)
+        key = _key(kind, args)
         if key not in self._seen:
             name = self._fresh(hint or kind)
             self.ops.append(Op(name, kind, args))
@@ -291,6 +305,10 @@ class Builder:
             name = f"{hint}_{number}"
         self._names.add(name)
         return name
+
+
+def _key(kind: str, args: tuple[Arg, ...]) -> tuple[str, tuple[Arg, ...]]:
+    return kind, tuple(sorted(args, key=str)) if kind in ("add", "mul", "min", "max") else args
 
 
 def _fold(kind: str, args: tuple[Arg, ...]) -> float:

@@ -37,6 +37,8 @@ class Surrogate:
 
     width: float = 1.0
     kind: ClassVar[str] = ""
+    compact: ClassVar[bool] = False
+    """Whether the derivative is 0 beyond some distance, so that engines may skip what is multiplied with it."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -100,6 +102,7 @@ class Triangle(Surrogate):
 
     width: float = 1.0
     kind: ClassVar[str] = "triangle"
+    compact: ClassVar[bool] = True
 
     def derivative(self, x: Tensor) -> Tensor:
         return torch.maximum(1.0 - abs(x) * (1.0 / self.width), torch.zeros_like(x))
@@ -111,6 +114,7 @@ class Boxcar(Surrogate):
 
     width: float = 0.5
     kind: ClassVar[str] = "boxcar"
+    compact: ClassVar[bool] = True
 
     def derivative(self, x: Tensor) -> Tensor:
         return torch.where(abs(x) < self.width, torch.ones_like(x), torch.zeros_like(x)) * (0.5 / self.width)

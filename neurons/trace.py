@@ -254,3 +254,25 @@ def trace_step(
                 f"{where} returned {type(item).__name__} for {label}; it must be a value of the step or a finite number"
             )
     return builder, dict(zip(states, values[:-1], strict=True)), values[-1]
+
+
+def trace_function(function: Callable[[Any], Any], builder: Builder, argument: Arg, name: str) -> Arg:
+    """Append ``function(argument)`` to ``builder``, elementwise in one value, and return its result.
+
+    Raises:
+        TraceError: as :func:`trace_step`.
+    """
+    owner = getattr(function, "__qualname__", name)
+    tracer = _StepTracer(builder, owner)
+    try:
+        result = function(tracer.wrap(argument, name))
+    except TraceError:
+        raise
+    except Exception as error:
+        line = _line_of(traceback.extract_tb(error.__traceback__))
+        raise TraceError(f"{owner} cannot be traced at {line}: {type(error).__name__}: {error}") from error
+    if isinstance(result, fx.Proxy):
+        return tracer.values[result.node]
+    if isinstance(result, int | float) and math.isfinite(result):
+        return float(result)
+    raise TraceError(f"{owner} returned {type(result).__name__}; it must be a value or a finite number")

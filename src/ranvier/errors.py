@@ -33,3 +33,7 @@ class RunError(RanvierError):
 
 class ToolError(RanvierError):
     """An outside program (compiler, simulator, speech synthesiser) is missing or failed."""
+
+
+class EngineError(RanvierError):
+    """An engine cannot run what it was given: another device or number type, or a part that it needs is missing."""

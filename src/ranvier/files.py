@@ -1,4 +1,6 @@
-"""Writing files so that a crash leaves either the old file or the new one, never half of one."""
+"""Writing files so that a crash leaves either the old file or the new one, never half of one; and where derived files
+are kept.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where derived files are kept: ``RANVIER_CACHE``, else ``XDG_CACHE_HOME/ranvier``, else ``~/.cache/ranvier``."""
+    if own := os.environ.get("RANVIER_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "ranvier"
 
 
 def _flush(path: Path) -> None:

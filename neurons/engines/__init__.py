@@ -1,0 +1,76 @@
+"""The engines: what runs step programs over time. All give the spikes and the gradients of ``eager``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from ...errors import ConfigError, EngineError
+from .eager import run_eager
+from .stage import Cell, Link, Trace
+
+ENGINES = ("auto", "eager", "numba")
+FUSED_DTYPES = (torch.float32, torch.float64)
+WORTH_COMPILING = 2**17
+"""Neurons times samples times steps from which ``auto`` takes a fused engine: below, eager is done before the kernel
+would be compiled or read from the disk."""
+
+__all__ = ["ENGINES", "Cell", "Link", "Trace", "available_engines", "check_engine", "run_eager", "run_stage"]
+
+
+def check_engine(engine: str) -> str:
+    """``engine`` itself. Raises :class:`ConfigError` for one that does not exist."""
+    if engine not in ENGINES:
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    return engine
+
+
+def available_engines() -> dict[str, str]:
+    """For each engine "" where this machine can run it, else the reason why not."""
+    return {"eager": "", "numba": "" if find_spec("numba") else "numba is not installed"}
+
+
+def _choose(engine: str, currents: Mapping[str, Tensor]) -> str:
+    like = next(iter(currents.values()))
+    dtype = torch.promote_types(like.dtype, torch.float32)  # autocast may have computed it in a narrower type
+    if engine == "auto":
+        work = sum(c.numel() for c in currents.values())
+        if like.device.type == "cpu" and dtype in FUSED_DTYPES and work >= WORTH_COMPILING:
+            return "numba"
+        return "eager"
+    if engine == "numba":
+        if like.device.type != "cpu":
+            raise EngineError(
+                f"engine 'numba' runs on the CPU, but the network's tensors are on {like.device}; move them with "
+                "net.cpu(), or choose engine 'auto'"
+            )
+        if dtype not in FUSED_DTYPES:
+            raise EngineError(f"engine 'numba' takes float32 or float64, got {like.dtype}; choose engine 'eager'")
+    return engine
+
+
+def run_stage(
+    engine: str,
+    cells: Sequence[Cell],
+    links: Sequence[Link],
+    currents: Mapping[str, Tensor],
+    states: Mapping[str, Mapping[str, Tensor]],
+    history: Mapping[str, Tensor],
+    keep_states: bool = False,
+) -> dict[str, Trace]:
+    """Run a stage with an engine of :data:`ENGINES`; arguments and result as for :func:`run_eager`.
+
+    Raises:
+        EngineError: if the engine cannot run these tensors.
+    """
+    chosen = _choose(check_engine(engine), currents)
+    if chosen == "eager":
+        return run_eager(cells, links, currents, states, history, keep_states)
+    from .fused import run_fused
+
+    return run_fused(chosen, cells, links, currents, states, history, keep_states)
+
+

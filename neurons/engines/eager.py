@@ -1,0 +1,59 @@
+"""The plain torch loop: the specification that the other engines are tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from .stage import Cell, Link, Trace, block_of
+
+
+def run_eager(
+    cells: Sequence[Cell],
+    links: Sequence[Link],
+    currents: Mapping[str, Tensor],
+    states: Mapping[str, Mapping[str, Tensor]],
+    history: Mapping[str, Tensor],
+    keep_states: bool = False,
+) -> dict[str, Trace]:
+    """Step ``cells`` over T, in the order given within a step, as many steps at a time as the delays allow.
+
+    Args:
+        cells: populations, in topological order of the links without delay.
+        links: connections among them.
+        currents: input of each cell from outside the stage, [T, B, N].
+        states: state of each cell before the first step, [B, N] each.
+        history: outputs of each cell before the first step, [D, B, N], latest last, D at least the longest delay of its
+            links.
+        keep_states: keep the states of all steps; otherwise only the last.
+    """
+    by_name = {c.name: c for c in cells}
+    length = len(currents[cells[0].name])
+    block, order = block_of(list(by_name), [(k.source, k.target, k.delay) for k in links], length)
+    # split and unbind once: a slice x[t] per step would make the backward pass quadratic in T
+    blocks = {name: currents[name].split(block) for name in order}
+    outputs: dict[str, list[Tensor]] = {name: list(history[name].unbind(0)) for name in order}
+    before = {name: len(out) for name, out in outputs.items()}
+    incoming = {name: [k for k in links if k.target == name] for name in order}
+    now = {name: dict(states[name]) for name in order}
+    kept: dict[str, dict[str, list[Tensor]]] = {c.name: {s: [] for s in c.program.states} for c in cells}
+    for start in range(0, length, block):
+        for name in order:
+            cell, current = by_name[name], blocks[name][start // block]
+            for link in incoming[name]:
+                first = before[link.source] + start - link.delay
+                sent = torch.stack(outputs[link.source][first : first + len(current)])
+                current = current + linear(sent if link.mask is None else sent * link.mask, link.weight)
+            for k, step in enumerate(current.unbind(0), start):
+                now[name], out = cell.program.run(now[name], step, cell.values)
+                outputs[name].append(out)
+                if keep_states or k == length - 1:
+                    for state, value in now[name].items():
+                        kept[name][state].append(value)
+    return {
+        name: Trace(torch.stack(outputs[name][before[name] :]), {s: torch.stack(v) for s, v in kept[name].items()})
+        for name in by_name
+    }

@@ -1,0 +1,200 @@
+"""The numba engine: printed kernels compiled once per kind of stage, kept on disk, run by a few threads over samples."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numba.core.dispatcher import Dispatcher
+from torch import Tensor
+
+from ...files import atomic_path, cache_folder
+from .numba_source import backward_arguments, forward_arguments, numba_source
+from .plan import Plan, read_plan
+from . import products
+
+VERSION = 1
+"""Part of the cache's path: raised when printed modules need other helpers than before."""
+MOST_ROWS = 32
+"""Samples (times steps of a block) that one task works on at a time; more would fall out of the cache."""
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+# -- modules ----------------------------------------------------------------------------------------
+
+_LOCK = threading.RLock()
+_TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@lru_cache(maxsize=256)
+def load(source: str) -> ModuleType:
+    """The module of a printed source: from the cache, written there if it is missing or differs, or, where the cache
+    cannot be written, from a temporary folder that goes when the process ends.
+    """
+    name = f"ranvier_kernel_{hashlib.sha256(source.encode()).hexdigest()[:20]}"
+    try:
+        return _imported(name, _written(cache_folder() / "kernels" / f"v{VERSION}" / f"{name}.py", source))
+    except OSError:
+        if not _TEMPORARY:
+            _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="ranvier-kernels-", ignore_cleanup_errors=True))
+        return _imported(name, _written(Path(_TEMPORARY[0].name) / f"{name}.py", source))
+
+
+def _written(path: Path, source: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_bytes() != source.encode():
+        with atomic_path(path) as new:
+            new.write_text(source)
+    return path
+
+
+def _imported(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # numba looks a kernel's module up by its name
+    spec.loader.exec_module(module)
+    return module
+
+
+_COMPILED: set[tuple[str, str]] = set()
+
+
+def _call(source: str, name: str, tasks: Sequence[Sequence[Any]]) -> None:
+    """Call a kernel for each task, in threads. The first call of a process compiles it or reads it from the cache."""
+    rest = list(tasks)
+    if (source, name) not in _COMPILED:
+        with _LOCK:
+            first = rest.pop(0)
+            try:
+                getattr(load(source), name)(*first)
+            except Exception:  # a damaged cache fails in as many ways as there are bytes in it
+                _forget(source)
+                getattr(load(source), name)(*first)
+            _COMPILED.add((source, name))
+    if rest:
+        run_tasks(getattr(load(source), name), rest)
+
+
+def run_tasks(function: Callable[..., Any], tasks: Sequence[Sequence[Any]]) -> None:
+    """Call ``function``, which releases the interpreter's lock, once for each task, in torch's number of threads."""
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads == 1:
+        for task in tasks:
+            function(*task)
+        return
+    pool = _pool(os.getpid(), threads - 1)
+    left = iter(tasks)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                task = next(left, None)
+            if task is None:
+                return
+            function(*task)
+
+    waiting = [pool.submit(work) for _ in range(threads - 1)]
+    work()
+    for future in waiting:
+        future.result()
+
+
+def _forget(source: str) -> None:
+    """Delete what numba has on disk for a printed module and for the products, and import the module anew."""
+    module = load(source)
+    functions = [f for m in (module, products) for f in vars(m).values() if isinstance(f, Dispatcher)]
+    for function in functions:
+        folder, stem = function.stats.cache_path, Path(function.py_func.__code__.co_filename).stem
+        for path in Path(folder).glob(f"{stem}.*.nb[ic]") if folder else ():
+            path.unlink(missing_ok=True)
+    load.cache_clear()
+
+
+@lru_cache(maxsize=8)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this ``process``: a forked child has none of its parent's."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="ranvier")
+
+
+# -- running ----------------------------------------------------------------------------------------
+
+
+def _ranges(batch: int) -> list[tuple[int, int]]:
+    """Equal ranges of samples, one or more for each of torch's threads."""
+    threads = max(1, min(torch.get_num_threads(), batch))
+    tasks = threads * math.ceil(batch / (threads * MOST_ROWS))
+    size = math.ceil(batch / min(tasks, batch))
+    return [(first, min(first + size, batch)) for first in range(0, batch, size)]
+
+
+def _tile(plan: Plan, ranges: Sequence[tuple[int, int]]) -> int:
+    return max(1, min(plan.block, MOST_ROWS // (ranges[0][1] - ranges[0][0])))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+def _source(plan: Plan, dtype: torch.dtype) -> str:
+    return _printed(plan.text, DTYPES[dtype])
+
+
+@lru_cache(maxsize=256)
+def _printed(plan: str, dtype: str) -> str:
+    return numba_source(read_plan(plan), dtype)
+
+
+def _named(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    links = range(len(plan.links))
+    return {**tensors, **{f"transposed{i}": tensors[f"weight{i}"].detach().t() for i in links}}
+
+
+def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
+    """Fill ``results``, contiguous and on the CPU, from ``tensors``; both by the names of :class:`Plan`."""
+    steps, batch = tensors["current0"].shape[:2]
+    ranges = _ranges(batch)
+    given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **results}.items()}
+    arrays = [given[n] for n in forward_arguments(plan)]
+    tile = _tile(plan, ranges)
+    _call(_source(plan, tensors["current0"].dtype), "forward", [(a, b, tile, *arrays) for a, b in ranges])
+
+
+def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N].
+
+    ``tensors`` has the values, weights and masks and what the forward pass kept; ``grads`` those of the outputs and
+    states, ``d_output0``, ``d_states0.v``.
+    """
+    like = grads["d_output0"]
+    batch = like.shape[1]
+    ranges = _ranges(batch)
+    out: dict[str, Tensor] = {}
+    partial: dict[str, Tensor] = {}
+    for i, cell in enumerate(plan.cells):
+        shape = grads[f"d_output{i}"].shape
+        out[f"d_current{i}"] = like.new_empty(shape)
+        out |= {f"d_state{i}.{s}": like.new_empty(shape[1:]) for s in cell.program.states}
+        partial |= {f"d_value{i}.{p}": like.new_zeros(len(ranges), shape[2]) for p in cell.learned}
+    given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **grads, **out}.items()}
+    sums = {n.replace(".", "_"): _array(t) for n, t in partial.items()}
+    tasks = [
+        (a, b, _tile(plan, ranges), *(sums[n][i] if n in sums else given[n] for n in backward_arguments(plan)))
+        for i, (a, b) in enumerate(ranges)
+    ]
+    _call(_source(plan, like.dtype), "backward", tasks)
+    return out | {n: t.sum(0) for n, t in partial.items()}

@@ -1,0 +1,288 @@
+"""Printing a stage's plan as the source of two numba functions: the time loop forward and the time loop backward.
+
+Each runs a range of samples over all steps, so that a thread needs no other until the end. Within a step the products
+of :mod:`.products` fill the rows of each cell's current, and one loop over its neurons runs the step program or its
+derivative. That loop is compiled without contraction, so that it rounds as torch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..derivative import OUTPUT_GRADIENT, Derivative, gradient_name
+from ..program import Arg, Op, StepProgram
+from .plan import Plan
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+
+
+def numba_source(plan: Plan, dtype: str) -> str:
+    """The module's source. ``dtype`` is ``float32`` or ``float64``."""
+    literals: dict[float, str] = {}
+    parts = []
+    for i, cell in enumerate(plan.cells):
+        parts.append(_cell_forward(i, cell.program, plan.saved(i), literals))
+        if plan.gradients:
+            parts.append(_cell_backward(i, cell.derivative, literals))
+            if _gated(plan, i):
+                parts.append(_cell_gate(i, cell.derivative, literals))
+    parts.append(_forward(plan))
+    if plan.gradients:
+        parts.append(_backward(plan))
+    head = [
+        '"""Printed by ranvier from a network\'s step programs; printed anew when it differs from what they need."""',
+        "import numpy as np",
+        "from ranvier.neurons.engines.compiled import kernel",
+        "from ranvier.neurons.engines.products import (",
+        "    add_product, add_product_where, add_rows, gather, scale)",
+        f"F = np.{dtype}",
+        *(f"{name} = F({value!r})" for value, name in literals.items()),
+    ]
+    return "\n\n".join(["\n".join(head), *parts]) + "\n"
+
+
+# -- one cell, one step, elementwise ----------------------------------------------------------------
+
+
+def _operand(arg: Arg, literals: dict[float, str]) -> str:
+    return f"x_{arg}" if isinstance(arg, str) else literals.setdefault(float(arg), f"L{len(literals)}")
+
+
+def _statement(op: Op, literals: dict[float, str]) -> str:
+    a = [_operand(arg, literals) for arg in op.args]
+    zero, one = _operand(0.0, literals), _operand(1.0, literals)
+    forms = {
+        "neg": lambda: f"-{a[0]}",
+        "abs": lambda: f"abs({a[0]})",
+        # a NaN goes through, as in torch
+        "min": lambda: f"({a[0]} if {a[0]} < {a[1]} or {a[0]} != {a[0]} else {a[1]})",
+        "max": lambda: f"({a[0]} if {a[0]} > {a[1]} or {a[0]} != {a[0]} else {a[1]})",
+        "exp": lambda: f"np.exp({a[0]})",
+        "reciprocal": lambda: f"{one} / {a[0]}",
+        "sqrt": lambda: f"np.sqrt({a[0]})",
+        "gt": lambda: f"({one} if {a[0]} > {a[1]} else {zero})",
+        "ge": lambda: f"({one} if {a[0]} >= {a[1]} else {zero})",
+        "where": lambda: f"({a[1]} if {a[0]} != {zero} else {a[2]})",
+        "fire": lambda: f"({one} if {a[0]} > {zero} else {zero})",
+        "detach": lambda: a[0],
+    }
+    value = f"{a[0]} {_INFIX[op.kind]} {a[1]}" if op.kind in _INFIX else forms[op.kind]()
+    return f"x_{op.name} = {value}"
+
+
+def _read(args: Iterable[Arg], ops: Iterable[Op]) -> set[str]:
+    return {a for a in (*args, *(a for op in ops for a in op.args)) if isinstance(a, str)}
+
+
+def _loop(name: str, arrays: Iterable[str], body: Iterable[str]) -> str:
+    # integer division by zero cannot happen here, and its check would keep the loop from being vectorised
+    lines = ['@kernel(error_model="numpy")', f"def {name}(size, {', '.join(arrays)}):", "    for n in range(size):"]
+    return "\n".join([*lines, *(f"        {line}" for line in body)])
+
+
+def _cell_forward(i: int, program: StepProgram, saved: tuple[str, ...], literals: dict[float, str]) -> str:
+    read = _read((*program.next_state.values(), program.output, *saved), program.ops)
+    body = ["x_current = current[n]"]
+    body += [f"x_{s} = a_{s}[n]" for s in program.states if s in read]
+    body += [f"x_{p} = p_{p}[n]" for p in program.params if p in read]
+    body += [_statement(op, literals) for op in program.ops]
+    body += [f"a_{s}[n] = {_operand(v, literals)}" for s, v in program.next_state.items()]
+    body += [f"output[n] = {_operand(program.output, literals)}"]
+    body += [f"s_{s}[n] = x_{s}" for s in saved]
+    arrays = ["current", *(f"a_{s}" for s in program.states), "output", *(f"s_{s}" for s in saved)]
+    return _loop(f"forward{i}", [*arrays, *(f"p_{p}" for p in program.params)], body)
+
+
+def _cell_backward(i: int, derivative: Derivative, literals: dict[float, str]) -> str:
+    program = derivative.program
+    results = derivative.gradients
+    read = _read(results.values(), derivative.ops)
+    carried = [gradient_name(s) for s in program.states]
+    body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read]
+    body += [f"x_{p} = p_{p}[n]" for p in program.params if p in read]
+    body += [f"x_{OUTPUT_GRADIENT} = {OUTPUT_GRADIENT}[n]"] if OUTPUT_GRADIENT in read else []
+    body += [f"x_{c} = a_{c}[n]" for c in carried if c in read]
+    body += [_statement(op, literals) for op in derivative.ops]
+    body += [f"d_current[n] = {_operand(results['current'], literals)}"]
+    body += [f"a_{gradient_name(s)}[n] = {_operand(results[s], literals)}" for s in program.states]
+    body += [f"g_{p}[n] += {_operand(results[p], literals)}" for p in derivative.learned]
+    arrays = [OUTPUT_GRADIENT, *(f"a_{c}" for c in carried), "d_current", *(f"s_{s}" for s in derivative.saved)]
+    arrays += [f"g_{p}" for p in derivative.learned]
+    return _loop(f"backward{i}", [*arrays, *(f"p_{p}" for p in program.params)], body)
+
+
+def _cell_gate(i: int, derivative: Derivative, literals: dict[float, str]) -> str:
+    assert derivative.gate is not None
+    read = _read([derivative.gate], derivative.gate_ops)
+    body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read]
+    body += [f"x_{p} = p_{p}[n]" for p in derivative.program.params if p in read]
+    body += [_statement(op, literals) for op in derivative.gate_ops]
+    body += [f"gate[n] = {_operand(derivative.gate, literals)}"]
+    arrays = ["gate", *(f"s_{s}" for s in derivative.saved), *(f"p_{p}" for p in derivative.program.params)]
+    return _loop(f"gate{i}", arrays, body)
+
+
+def _gated(plan: Plan, cell: int) -> bool:
+    """Whether only part of the recurrent gradient of a cell's output has to be computed."""
+    program = plan.cells[cell].program
+    compact = program.surrogate is not None and program.surrogate.compact
+    return compact and plan.cells[cell].derivative.gate is not None and any(True for _ in plan.out_of(cell))
+
+
+# -- the time loops ---------------------------------------------------------------------------------
+
+
+class _Text:
+    """Lines of source with their indentation."""
+
+    def __init__(self, head: str) -> None:
+        self.lines = ["@kernel()", head]
+        self.depth = 1
+
+    def __call__(self, *lines: str) -> None:
+        self.lines += ["    " * self.depth + line for line in lines]
+
+    def block(self, head: str) -> _Text:
+        self(head)
+        self.depth += 1
+        return self
+
+    def end(self, levels: int = 1) -> None:
+        self.depth -= levels
+
+
+def forward_arguments(plan: Plan) -> tuple[str, ...]:
+    """Names of the arrays that ``forward`` takes after ``first, last, tile``: inputs, the transposed weights, results."""
+    return (*_plain(plan.inputs), *(f"transposed{i}" for i in range(len(plan.links))), *_plain(plan.results))
+
+
+def backward_arguments(plan: Plan) -> tuple[str, ...]:
+    """Names of the arrays that ``backward`` takes after ``first, last, tile``.
+
+    ``d_output0`` [T, B, N] and ``d_states0.v`` [T or 1, B, N] come in, ``d_current0`` [T, B, N], ``d_state0.v`` [B, N]
+    and ``d_value0.x`` [N] of this range of samples go out.
+    """
+    names = [n for n in plan.inputs if n.startswith(("value", "mask", "weight"))]
+    names += [f"transposed{i}" for i in range(len(plan.links))]
+    names += [n for n in plan.results if n.startswith("saved")]
+    names += [f"d_{n}" for n in plan.differentiable]
+    for i, cell in enumerate(plan.cells):
+        names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
+        names += [f"d_value{i}.{p}" for p in cell.learned]
+    return _plain(names)
+
+
+def _plain(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(n.replace(".", "_") for n in names)
+
+
+def _forward(plan: Plan) -> str:
+    w = _Text(f"def forward(first, last, tile, {', '.join(forward_arguments(plan))}):")
+    w("count = last - first", "steps = current0.shape[0]")
+    for i, cell in enumerate(plan.cells):
+        w(f"size{i} = current{i}.shape[2]", f"total{i} = np.empty((tile * count, size{i}), F)")
+        for s in cell.program.states:
+            w(f"now{i}_{s} = state{i}_{s}[first:last].copy()")
+    for j, link in enumerate(plan.links):
+        w(f"sent{j} = np.empty((tile * count, size{link.source}), F)", f"index{j} = np.empty(size{link.source}, np.int64)")
+    w.block("for start in range(0, steps, tile):")
+    w("ahead = min(tile, steps - start)")
+    for i in plan.order:
+        cell = plan.cells[i]
+        w.block("for k in range(ahead):")
+        w(f"gather(total{i}, k * count, current{i}[start + k, first:last])")
+        w.end()
+        for j, link in plan.into(i):
+            w.block("for k in range(ahead):")
+            w(f"t = start + k - {link.delay}")
+            if link.delay:
+                w.block("if t < 0:")
+                w(f"gather(sent{j}, k * count, history{link.source}[history{link.source}.shape[0] + t, first:last])")
+                w.end()
+                w.block("else:")
+                w(f"gather(sent{j}, k * count, output{link.source}[t, first:last])")
+                w.end()
+            else:
+                w(f"gather(sent{j}, k * count, output{link.source}[t, first:last])")
+            if link.masked:
+                w(f"scale(sent{j}, k * count, mask{j}[first:last])")
+            w.end()
+            w(f"add_product(total{i}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
+        w.block("for k in range(ahead):").block("for b in range(count):")
+        arrays = [f"total{i}[k * count + b]", *(f"now{i}_{s}[b]" for s in cell.program.states)]
+        arrays += [f"output{i}[start + k, first + b]", *(f"saved{i}_{s}[start + k, first + b]" for s in plan.saved(i))]
+        w(f"forward{i}({', '.join([f'size{i}', *arrays, *(f'value{i}_{p}' for p in cell.program.params)])})")
+        w.end()
+        for s in cell.program.states if plan.keep_states else ():
+            w(f"states{i}_{s}[start + k, first:last] = now{i}_{s}")
+        w.end()
+    w.end()
+    for i, cell in enumerate(plan.cells):
+        for s in cell.program.states if not plan.keep_states else ():
+            w(f"states{i}_{s}[0, first:last] = now{i}_{s}")
+    return "\n".join(w.lines)
+
+
+def _backward(plan: Plan) -> str:
+    w = _Text(f"def backward(first, last, tile, {', '.join(backward_arguments(plan))}):")
+    w("count = last - first", "steps = d_current0.shape[0]")
+    for i, cell in enumerate(plan.cells):
+        w(f"size{i} = d_current{i}.shape[2]", f"total{i} = np.empty((tile * count, size{i}), F)")
+        if any(True for _ in plan.out_of(i)):
+            w(f"part{i} = np.empty((tile * count, size{i}), F)", f"gate{i}_rows = np.empty((tile * count, size{i}), F)")
+        for s in cell.program.states:
+            start = f"np.zeros((count, size{i}), F)" if plan.keep_states else f"d_states{i}_{s}[0, first:last].copy()"
+            w(f"carry{i}_{s} = {start}")
+    for j, link in enumerate(plan.links):
+        w(f"back{j} = np.empty((tile * count, size{link.target}), F)", f"index{j} = np.empty(size{link.target}, np.int64)")
+    w.block("for back in range((steps + tile - 1) // tile):")
+    w("start = ((steps + tile - 1) // tile - 1 - back) * tile", "ahead = min(tile, steps - start)")
+    for i in reversed(plan.order):
+        cell = plan.cells[i]
+        saved = [f"saved{i}_{s}[start + k, first + b]" for s in plan.saved(i)]
+        values = [f"value{i}_{p}" for p in cell.program.params]
+        w.block("for k in range(ahead):")
+        w(f"gather(total{i}, k * count, d_output{i}[start + k, first:last])")
+        w.end()
+        if _gated(plan, i):
+            w.block("for k in range(ahead):").block("for b in range(count):")
+            w(f"gate{i}({', '.join([f'size{i}', f'gate{i}_rows[k * count + b]', *saved, *values])})")
+            w.end(2)
+        for j, link in plan.out_of(i):
+            w(f"reached = min(ahead, steps - {link.delay} - start)")
+            w.block("if reached > 0:")
+            w.block("for k in range(reached):")
+            w(f"gather(back{j}, k * count, d_current{link.target}[start + k + {link.delay}, first:last])")
+            w.end()
+            into = f"part{i}" if link.masked else f"total{i}"
+            if link.masked:
+                w(f"part{i}[:reached * count] = F(0.0)")
+            if _gated(plan, i):
+                w(
+                    f"add_product_where({into}[:reached * count], gate{i}_rows[:reached * count], "
+                    f"back{j}[:reached * count], weight{j}, transposed{j})"
+                )
+            else:
+                w(f"add_product({into}[:reached * count], back{j}[:reached * count], weight{j}, index{j})")
+            if link.masked:
+                w.block("for k in range(reached):")
+                w(f"scale(part{i}, k * count, mask{j}[first:last])")
+                w(f"add_rows(total{i}, k * count, part{i}[k * count:(k + 1) * count])")
+                w.end()
+            w.end()
+        w.block("for q in range(ahead):")
+        w("k = ahead - 1 - q")
+        for s in cell.program.states if plan.keep_states else ():
+            w(f"add_rows(carry{i}_{s}, 0, d_states{i}_{s}[start + k, first:last])")
+        w.block("for b in range(count):")
+        arrays = [f"total{i}[k * count + b]", *(f"carry{i}_{s}[b]" for s in cell.program.states)]
+        arrays += [f"d_current{i}[start + k, first + b]", *saved]
+        arrays += [f"d_value{i}_{p}" for p in cell.learned]
+        w(f"backward{i}({', '.join([f'size{i}', *arrays, *values])})")
+        w.end(2)
+    w.end()
+    for i, cell in enumerate(plan.cells):
+        for s in cell.program.states:
+            w(f"d_state{i}_{s}[first:last] = carry{i}_{s}")
+    return "\n".join(w.lines)
+

@@ -1,0 +1,172 @@
+"""The fused engines as torch operators, so that autograd, autocast, torch.compile and DDP see them as one node.
+
+``ranvier::stage`` runs a stage over all steps and ``ranvier::stage_backward`` gives its gradients; what they are about
+is in the :class:`Plan` that they take as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import EngineError
+from .plan import Plan, read_plan
+
+Kernel = Callable[[Plan, Mapping[str, Tensor], Mapping[str, Tensor]], Any]
+
+
+def _kernels(engine: str) -> tuple[Kernel, Kernel]:
+    if engine == "numba":
+        from . import numba_cpu as module  # numba takes half a second to import
+    else:
+        raise EngineError(f"there is no fused engine {engine!r}")
+    return module.forward, module.backward
+
+
+def _results(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    results: dict[str, Tensor] = {}
+    for name in plan.results:
+        number = name.partition(".")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
+        current = tensors[f"current{number}"]
+        steps = 1 if name.startswith("states") and not plan.keep_states else current.shape[0]
+        results[name] = current.new_empty(steps, *current.shape[1:])
+    return results
+
+
+@torch.library.custom_op("ranvier::stage", mutates_args=())
+def stage(tensors: Sequence[Tensor], plan: str) -> list[Tensor]:
+    """The results of a stage, in the order of :attr:`Plan.results`, from ``tensors`` in that of :attr:`Plan.inputs`."""
+    read = read_plan(plan)
+    given = dict(zip(read.inputs, tensors, strict=True))
+    results = _results(read, given)
+    _kernels(read.engine)[0](read, given, results)
+    return list(results.values())
+
+
+@stage.register_fake
+def _(tensors: Sequence[Tensor], plan: str) -> list[Tensor]:
+    read = read_plan(plan)
+    return list(_results(read, dict(zip(read.inputs, tensors, strict=True))).values())
+
+
+@torch.library.custom_op("ranvier::stage_backward", mutates_args=())
+def stage_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
+    """The gradients of a stage's inputs, in the order of :func:`_gradient_names`.
+
+    ``tensors`` are what :func:`_kept` names, ``grads`` those of :attr:`Plan.differentiable`.
+    """
+    read = read_plan(plan)
+    given = dict(zip(_kept(read), tensors, strict=True))
+    arrived = {f"d_{n}": g for n, g in zip(read.differentiable, grads, strict=True)}
+    out = _kernels(read.engine)[1](read, given, arrived)
+    for i, link in enumerate(read.links):
+        _through_link(read, i, given, out)
+        if not link.learned:
+            continue
+        d_current, source = out[f"d_current{link.target}"], given[f"output{link.source}"]
+        history = given[f"history{link.source}"]
+        steps = len(d_current)
+        late = max(0, steps - link.delay)
+        sent = [history[len(history) - link.delay :][: min(link.delay, steps)], source[:late]]
+        if link.masked:
+            sent = [s * given[f"mask{i}"] for s in sent]
+        # one product over all steps and samples; the history has its own, since it is another tensor
+        total = _weight_gradient(read.engine, d_current[steps - late :], sent[1])
+        if len(sent[0]):
+            total = total + _weight_gradient(read.engine, d_current[: len(sent[0])], sent[0])
+        out[f"d_weight{i}"] = total
+    return [out[n] for n in _gradient_names(read)]
+
+
+def _through_link(plan: Plan, i: int, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:
+    """Add to the gradient of the history of link ``i``'s source what its first steps send back."""
+    link = plan.links[i]
+    history = given[f"history{link.source}"]
+    name = f"d_history{link.source}"
+    out.setdefault(name, torch.zeros_like(history))
+    reached = min(link.delay, len(out[f"d_current{link.target}"]))
+    if reached:
+        back = out[f"d_current{link.target}"][:reached] @ given[f"weight{i}"]
+        first = len(history) - link.delay
+        out[name][first : first + reached] += back * given[f"mask{i}"] if link.masked else back
+
+
+def _weight_gradient(engine: str, d_current: Tensor, sent: Tensor) -> Tensor:
+    """``sum_t,b d_current[t, b] sent[t, b]^T``, [N_target, N_source], of [T, B, N_target] and [T, B, N_source]."""
+    if engine == "numba":
+        from .sparse import outer_sum
+
+        return outer_sum(d_current.flatten(0, 1), sent.flatten(0, 1))
+    return d_current.flatten(0, 1).t() @ sent.flatten(0, 1)
+
+
+@stage_backward.register_fake
+def _(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
+    read = read_plan(plan)
+    given = dict(zip(_kept(read), tensors, strict=True))
+    out: dict[str, Tensor] = {}
+    for i, cell in enumerate(read.cells):
+        output = given[f"output{i}"]
+        out[f"d_current{i}"] = torch.empty_like(output)
+        out |= {f"d_state{i}.{s}": output.new_empty(output.shape[1:]) for s in cell.program.states}
+        out |= {f"d_value{i}.{p}": output.new_empty(output.shape[2]) for p in cell.learned}
+        out[f"d_history{i}"] = torch.empty_like(given[f"history{i}"])
+    out |= {f"d_weight{i}": torch.empty_like(given[f"weight{i}"]) for i, k in enumerate(read.links) if k.learned}
+    return [out[n] for n in _gradient_names(read)]
+
+
+def _kept(plan: Plan) -> tuple[str, ...]:
+    """The tensors of the forward pass that the backward pass reads."""
+    inputs = [n for n in plan.inputs if n.startswith(("history", "value", "weight", "mask"))]
+    return (*inputs, *(n for n in plan.results if n.startswith(("output", "saved"))))
+
+
+def _gradient_names(plan: Plan) -> tuple[str, ...]:
+    sources = {k.source for k in plan.links}
+    names: list[str] = []
+    for i, cell in enumerate(plan.cells):
+        names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
+        names += [f"d_history{i}"] if i in sources else []
+        names += [f"d_value{i}.{p}" for p in cell.learned]
+    return (*names, *(f"d_weight{i}" for i, k in enumerate(plan.links) if k.learned))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Sequence[Tensor], str], output: list[Tensor]) -> None:
+    tensors, text = inputs
+    plan = read_plan(text)
+    given = {**dict(zip(plan.inputs, tensors, strict=True)), **dict(zip(plan.results, output, strict=True))}
+    ctx.plan = text
+    ctx.save_for_backward(*(given[n] for n in _kept(plan)))
+    ctx.shapes = [given[n].shape for n in plan.differentiable]
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[list[Tensor | None], None]:
+    plan = read_plan(ctx.plan)
+    kept = ctx.saved_tensors
+    like = kept[-1]
+    arrived = [
+        like.new_zeros(shape) if grad is None else grad
+        for grad, shape in zip(grads, ctx.shapes, strict=False)  # the values kept for this pass come after them
+    ]
+    names = _gradient_names(plan)
+    found = dict(zip(names, stage_backward(list(kept), arrived, ctx.plan), strict=True))
+    return [found.get(f"d_{n}") for n in plan.inputs], None
+
+
+stage.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _no_second(ctx: Any, *grads: Any) -> Any:
+    raise EngineError(
+        "the fused engines give first derivatives only; for a gradient of a gradient run the network with engine='eager'"
+    )
+
+
+stage_backward.register_autograd(_no_second)
+for _device in ("cpu", "cuda"):
+    # states are float32 under autocast, whatever the products before were computed in
+    torch.library.register_autocast("ranvier::stage", _device, torch.float32)

@@ -1,0 +1,194 @@
+"""The plan of a stage: everything that a fused kernel depends on, as plain data.
+
+It is what source is printed from, what a compiled kernel is found by, and, as JSON, the only argument of the torch
+operators beside tensors; so a traced or saved graph needs no table of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from ..derivative import Derivative, differentiate
+from ..program import StepProgram
+from .stage import Cell, Link, block_of
+
+LONGEST_BLOCK = 32
+"""Steps that a fused kernel advances at a time at most: enough rows for a product."""
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """A population: its program and the parameters whose gradients are wanted."""
+
+    program: StepProgram
+    learned: tuple[str, ...]
+
+    @cached_property
+    def derivative(self) -> Derivative:
+        return differentiate(self.program, self.learned)
+
+
+@dataclass(frozen=True)
+class LinkPlan:
+    """A connection between the cells of two numbers."""
+
+    source: int
+    target: int
+    delay: int
+    masked: bool
+    learned: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A stage without its numbers.
+
+    Attributes:
+        block: steps that the stage may advance at a time; ``order`` is that of its cells within a block.
+        keep_states: whether the states after every step are results, or only the last.
+        gradients: whether a backward pass will follow, so that what it needs must be kept.
+    """
+
+    engine: str
+    cells: tuple[CellPlan, ...]
+    links: tuple[LinkPlan, ...]
+    block: int
+    order: tuple[int, ...]
+    keep_states: bool
+    gradients: bool
+
+    def saved(self, cell: int) -> tuple[str, ...]:
+        """The values of a cell that a forward pass keeps at every step, beside its output."""
+        return self.cells[cell].derivative.saved if self.gradients else ()
+
+    def into(self, cell: int) -> Iterator[tuple[int, LinkPlan]]:
+        """The links into a cell, with their numbers."""
+        return ((i, k) for i, k in enumerate(self.links) if k.target == cell)
+
+    def out_of(self, cell: int) -> Iterator[tuple[int, LinkPlan]]:
+        """The links from a cell, with their numbers."""
+        return ((i, k) for i, k in enumerate(self.links) if k.source == cell)
+
+    # -- the order of tensors in the operators' lists ----------------------------------------------
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors given: ``current0`` [T, B, N], ``state0.v`` [B, N], ``history0`` [D, B, N], ``value0.x``
+        [N] of cell 0, ..., ``weight0`` [N_target, N_source], ``mask0`` [B, N_source] of link 0, ...
+        """
+        names: list[str] = []
+        for i, cell in enumerate(self.cells):
+            names += [f"current{i}", *(f"state{i}.{s}" for s in cell.program.states), f"history{i}"]
+            names += [f"value{i}.{p}" for p in cell.program.params]
+        for i, link in enumerate(self.links):
+            names += [f"weight{i}", *([f"mask{i}"] if link.masked else [])]
+        return tuple(names)
+
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """Names of the tensors returned: ``output0`` [T, B, N], ``states0.v`` [T or 1, B, N], ..., and then what is
+        kept for the backward pass, ``saved0.x`` [T, B, N].
+        """
+        names: list[str] = []
+        for i, cell in enumerate(self.cells):
+            names += [f"output{i}", *(f"states{i}.{s}" for s in cell.program.states)]
+        return (*names, *(f"saved{i}.{s}" for i in range(len(self.cells)) for s in self.saved(i)))
+
+    @cached_property
+    def differentiable(self) -> tuple[str, ...]:
+        """Those of the results that a gradient may arrive at."""
+        return tuple(n for n in self.results if not n.startswith("saved"))
+
+    # -- JSON --------------------------------------------------------------------------------------
+
+    @cached_property
+    def text(self) -> str:
+        """The plan as JSON; :func:`read_plan` reads it."""
+        data = {
+            "engine": self.engine,
+            "cells": [{"program": c.program.to_json(), "learned": c.learned} for c in self.cells],
+            "links": [[k.source, k.target, k.delay, k.masked, k.learned] for k in self.links],
+            "block": self.block,
+            "order": self.order,
+            "keep_states": self.keep_states,
+            "gradients": self.gradients,
+        }
+        return json.dumps(data, separators=(",", ":"))
+
+
+@lru_cache(maxsize=512)
+def read_plan(text: str) -> Plan:
+    """The plan of :attr:`Plan.text`."""
+    data: Mapping[str, Any] = json.loads(text)
+    return Plan(
+        data["engine"],
+        tuple(CellPlan(StepProgram.from_json(c["program"]), tuple(c["learned"])) for c in data["cells"]),
+        tuple(LinkPlan(*k) for k in data["links"]),
+        data["block"],
+        tuple(data["order"]),
+        data["keep_states"],
+        data["gradients"],
+    )
+
+
+def plan_of(engine: str, cells: Sequence[Cell], links: Sequence[Link], keep_states: bool, gradients: bool) -> Plan:
+    """The plan of a stage; ``gradients`` says whether a backward pass may follow."""
+    number = {c.name: i for i, c in enumerate(cells)}
+    return _plan(
+        engine,
+        tuple(
+            (c.program.text, tuple(n for n in c.program.params if gradients and c.values[n].requires_grad))
+            for c in cells
+        ),
+        tuple(
+            (number[k.source], number[k.target], k.delay, k.mask is not None, gradients and k.weight.requires_grad)
+            for k in links
+        ),
+        keep_states,
+        gradients,
+    )
+
+
+@lru_cache(maxsize=512)
+def _plan(
+    engine: str,
+    cells: tuple[tuple[str, tuple[str, ...]], ...],
+    links: tuple[tuple[int, int, int, bool, bool], ...],
+    keep_states: bool,
+    gradients: bool,
+) -> Plan:
+    names = [str(i) for i in range(len(cells))]
+    block, order = block_of(names, [(names[k[0]], names[k[1]], k[2]) for k in links], LONGEST_BLOCK)
+    return Plan(
+        engine,
+        tuple(CellPlan(StepProgram.from_json(json.loads(text)), learned) for text, learned in cells),
+        tuple(LinkPlan(*k) for k in links),
+        block,
+        tuple(map(int, order)),
+        keep_states,
+        gradients,
+    )
+
+
+def tensors_of(
+    cells: Sequence[Cell],
+    links: Sequence[Link],
+    currents: Mapping[str, Tensor],
+    states: Mapping[str, Mapping[str, Tensor]],
+    history: Mapping[str, Tensor],
+) -> list[Tensor]:
+    """The tensors of a stage in the order of :attr:`Plan.inputs`."""
+    tensors: list[Tensor] = []
+    for cell in cells:
+        size = currents[cell.name].shape[2]
+        tensors += [currents[cell.name], *(states[cell.name][s] for s in cell.program.states), history[cell.name]]
+        tensors += [cell.values[p].expand(size) for p in cell.program.params]
+    for link in links:
+        tensors += [link.weight, *([] if link.mask is None else [link.mask])]
+    return tensors

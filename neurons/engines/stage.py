@@ -1,0 +1,61 @@
+"""What an engine runs: a stage, that is populations stepped together and the connections among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+from torch import Tensor
+
+from ..program import StepProgram
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A population inside a stage: its program and the program's values, [1] or [N] each."""
+
+    name: str
+    program: StepProgram
+    values: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A connection inside a stage. ``weight`` [N_target, N_source]; ``delay`` in steps; ``mask`` [B, N_source]
+    multiplies the source's output.
+    """
+
+    source: str
+    target: str
+    weight: Tensor
+    delay: int
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a stage gives for one cell: ``output`` [T, B, N] and each state, [T, B, N] after every step or, where only
+    the last was asked for, [1, B, N].
+    """
+
+    output: Tensor
+    states: dict[str, Tensor]
+
+
+def block_of(names: Sequence[str], links: Sequence[tuple[str, str, int]], steps: int) -> tuple[int, list[str]]:
+    """How many steps the stage may advance at a time, and the order of its cells within such a block.
+
+    ``links`` are (source, target, delay). If m is the largest number for which the links with a delay below m form no
+    cycle, whatever a block of m steps receives over the others was sent before it; so each population runs m steps
+    alone. ``names`` are in topological order of the links without delay.
+    """
+    block = steps
+    for delay in sorted({d for _, _, d in links}):
+        if delay < steps and not nx.is_directed_acyclic_graph(nx.DiGraph([(a, b) for a, b, d in links if d <= delay])):
+            block = max(1, delay)
+            break
+    inside = nx.DiGraph()
+    inside.add_nodes_from(names)
+    inside.add_edges_from((a, b) for a, b, d in links if d < block)
+    return block, list(nx.lexicographical_topological_sort(inside, key=list(names).index))
