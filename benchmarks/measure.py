@@ -1,0 +1,124 @@
+"""One cell: everyone is prepared, then measured in turns, round after round, within a budget of time."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .contestants import KINDS, Contestant, Skipped
+from .workload import Cell, make_workload
+
+ROUNDS = 11
+ENOUGH, FEWEST = 7, 3  # for a median; and for the slowest, where a cell has to end
+SHORTEST_S = 0.05  # a sample is repeated calls of at least this long together
+LONGEST_SHARE = 0.15  # of the budget: one step of a contestant may take no longer
+
+
+@dataclass
+class Times:
+    """Samples of one contestant, in seconds, and how many calls each is the mean of."""
+
+    number: dict[str, int] = field(default_factory=dict)
+    estimate: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+
+    @property
+    def round_s(self) -> float:
+        return sum(self.number[kind] * self.estimate[kind] for kind in KINDS)
+
+
+def plan_rounds(costs: Mapping[str, float], left_s: float, rounds: int = ROUNDS) -> dict[str, int]:
+    """Rounds for each contestant, given the seconds that one takes: ``rounds`` for all where they fit; else fewer, from
+    the slowest on: down to ``ENOUGH`` each, and only then down to ``FEWEST``.
+    """
+    plan = dict.fromkeys(costs, rounds)
+    for least in (ENOUGH, FEWEST):
+        for name in sorted(costs, key=lambda n: -costs[n]):
+            while plan[name] > least and sum(plan[n] * costs[n] for n in costs) > left_s:
+                plan[name] -= 1
+    return plan
+
+
+def measure_cell(
+    cell: Cell,
+    contestants: Mapping[str, Contestant],
+    names: list[str],
+    budget_s: float = 40.0,
+    rounds: int = ROUNDS,
+    say: Callable[[str], object] = lambda _: None,
+    started: float | None = None,
+) -> dict[str, Any]:
+    """Measure ``names`` on ``cell``; the entry of the JSON. ``started`` is when the budget began to run."""
+    started = time.perf_counter() if started is None else started
+    work = make_workload(cell)
+    reasons = {name: "not asked for (--peers)" for name in contestants if name not in names}
+    notes: dict[str, str] = {}
+    rates: dict[str, float] = {}
+    times: dict[str, Times] = {}
+    first_s: dict[str, float] = {}
+    try:
+        for name in names:
+            say(f"{cell}: preparing {name}")
+            before = time.perf_counter()
+            try:
+                rate = contestants[name].prepare(work, LONGEST_SHARE * budget_s)
+                times[name] = _first_look(contestants[name])
+            except Skipped as skipped:
+                reasons[name] = str(skipped)
+                continue
+            first_s[name] = round(time.perf_counter() - before, 2)
+            if rate is not None:
+                rates[name] = round(rate, 5)
+        left = budget_s - (time.perf_counter() - started)
+        plan = plan_rounds({name: t.round_s for name, t in times.items()}, left, rounds)
+        for name in (n for n in plan if plan[n] < min(ENOUGH, rounds)):
+            notes[name] = f"only {plan[name]} rounds, to keep within {budget_s:.0f} s"
+        order = list(times)
+        for turn in range(rounds):
+            say(f"{cell}: round {turn + 1} of {rounds}")
+            order = order[1:] + order[:1]  # nobody always follows the same one
+            gc.collect()  # here, since it is off while the clock runs
+            for name in order:
+                if turn < plan[name]:
+                    for kind in KINDS:
+                        sample = contestants[name].time(kind, times[name].number[kind])
+                        times[name].samples[kind].append(sample)
+    finally:
+        for name in names:
+            contestants[name].release()
+
+    def medians(kind: str) -> dict[str, float | None]:
+        return {n: _ms(statistics.median(times[n].samples[kind])) if n in times else None for n in contestants}
+
+    return {
+        **cell.as_dict(),
+        "ms": medians("step"),
+        "forward_ms": medians("forward"),
+        "hidden_rate": rates,
+        "reasons": reasons,
+        "notes": notes,
+        "rounds": {name: len(t.samples["step"]) for name, t in times.items()},
+        "samples_ms": {name: [_ms(s) for s in t.samples["step"]] for name, t in times.items()},
+        "prepare_s": first_s,
+    }
+
+
+def _first_look(contestant: Contestant) -> Times:
+    """One call of each kind says how many calls make a sample."""
+    times = Times()
+    for kind in KINDS:
+        seconds = contestant.time(kind, 1)
+        times.estimate[kind] = seconds
+        times.number[kind] = max(1, min(200, round(SHORTEST_S / seconds)))
+    return times
+
+
+def _ms(seconds: float) -> float:
+    return float(f"{seconds * 1e3:.4g}")
+
+
+__all__ = ["ROUNDS", "measure_cell", "plan_rounds"]
