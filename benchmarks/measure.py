@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,9 +14,11 @@ from .contestants import KINDS, Contestant, Skipped
 from .workload import Cell, make_workload
 
 ROUNDS = 11
-ENOUGH, FEWEST = 7, 3  # for a median; and for the slowest, where a cell has to end
+ENOUGH, FEWEST = 7, 1  # for a median; and for the slowest, where a cell has to end
 SHORTEST_S = 0.05  # a sample is repeated calls of at least this long together
-LONGEST_SHARE = 0.15  # of the budget: one step of a contestant may take no longer
+LONG_S = 1.0
+LONGEST_SHARE = 0.15  # of the budget: one step of a peer may take no longer
+ALWAYS = ("ranvier-numba", "matmul-floor")
 
 
 @dataclass
@@ -31,14 +34,17 @@ class Times:
         return sum(self.number[kind] * self.estimate[kind] for kind in KINDS)
 
 
-def plan_rounds(costs: Mapping[str, float], left_s: float, rounds: int = ROUNDS) -> dict[str, int]:
-    """Rounds for each contestant, given the seconds that one takes: ``rounds`` for all where they fit; else fewer, from
-    the slowest on: down to ``ENOUGH`` each, and only then down to ``FEWEST``.
+def plan_rounds(
+    costs: Mapping[str, float], left_s: float, rounds: int = ROUNDS, done: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Samples for each contestant, given the seconds that one takes and how many there are: ``rounds`` for all where
+    they fit; else fewer, from the slowest on: down to ``ENOUGH`` each, and only then down to ``FEWEST``.
     """
+    done = done or {}
     plan = dict.fromkeys(costs, rounds)
     for least in (ENOUGH, FEWEST):
         for name in sorted(costs, key=lambda n: -costs[n]):
-            while plan[name] > least and sum(plan[n] * costs[n] for n in costs) > left_s:
+            while plan[name] > least and sum((plan[n] - done.get(n, 0)) * costs[n] for n in costs) > left_s:
                 plan[name] -= 1
     return plan
 
@@ -65,7 +71,7 @@ def measure_cell(
             say(f"{cell}: preparing {name}")
             before = time.perf_counter()
             try:
-                rate = contestants[name].prepare(work, LONGEST_SHARE * budget_s)
+                rate = contestants[name].prepare(work, math.inf if name in ALWAYS else LONGEST_SHARE * budget_s)
                 times[name] = _first_look(contestants[name])
             except Skipped as skipped:
                 reasons[name] = str(skipped)
@@ -74,16 +80,17 @@ def measure_cell(
             if rate is not None:
                 rates[name] = round(rate, 5)
         left = budget_s - (time.perf_counter() - started)
-        plan = plan_rounds({name: t.round_s for name, t in times.items()}, left, rounds)
+        done = {name: len(t.samples["step"]) for name, t in times.items()}
+        plan = plan_rounds({name: t.round_s for name, t in times.items()}, left, rounds, done)
         for name in (n for n in plan if plan[n] < min(ENOUGH, rounds)):
-            notes[name] = f"only {plan[name]} rounds, to keep within {budget_s:.0f} s"
+            notes[name] = f"rounds cut to {plan[name]} to keep within {budget_s:.0f} s"
         order = list(times)
         for turn in range(rounds):
             say(f"{cell}: round {turn + 1} of {rounds}")
             order = order[1:] + order[:1]  # nobody always follows the same one
             gc.collect()  # here, since it is off while the clock runs
             for name in order:
-                if turn < plan[name]:
+                if turn < plan[name] - done[name]:
                     for kind in KINDS:
                         sample = contestants[name].time(kind, times[name].number[kind])
                         times[name].samples[kind].append(sample)
@@ -108,12 +115,14 @@ def measure_cell(
 
 
 def _first_look(contestant: Contestant) -> Times:
-    """One call of each kind says how many calls make a sample."""
+    """One call of each kind says how many calls make a sample. Long ones are samples themselves."""
     times = Times()
     for kind in KINDS:
         seconds = contestant.time(kind, 1)
         times.estimate[kind] = seconds
         times.number[kind] = max(1, min(200, round(SHORTEST_S / seconds)))
+    if times.round_s > LONG_S:
+        times.samples = {kind: [seconds] for kind, seconds in times.estimate.items()}
     return times
 
 

@@ -41,7 +41,7 @@ NAMES = (
 )
 OURS, FLOOR = "ranvier-numba", "matmul-floor"
 CHANNELS = 140
-BUDGET_S = 40.0
+BUDGET_S, FULL_BUDGET_S = 40.0, 180.0
 
 
 def quick_grid() -> list[Cell]:
@@ -211,15 +211,14 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", default=list(NAMES), choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="by default every core")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of each, of which the median is taken")
-    parser.add_argument(
-        "--budget", type=float, default=BUDGET_S, help="seconds per cell, roughly; slow peers get fewer rounds"
-    )
+    parser.add_argument("--budget", type=float, help="seconds per cell, roughly; slow peers get fewer rounds (40, 180)")
     parser.add_argument(
         "--out", type=Path, help=f"file of results, continued where it stopped ({OUT.relative_to(ROOT)})"
     )
     parser.add_argument("--fresh", action="store_true", help="measure again what that file has")
     parser.add_argument("--jax-python", type=Path, default=JAX_PYTHON, help="interpreter of the environment with Spyx")
     options = parser.parse_args(arguments)
+    options.budget = options.budget if options.budget is not None else FULL_BUDGET_S if options.full else BUDGET_S
     if min(options.threads, options.rounds) < 1 or options.budget <= 0:
         parser.error("--threads and --rounds must be at least 1, --budget above 0")
     try:
