@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError, GraphError
+from ..neurons import sequence_product
 
 
 class Dense(nn.Module):
@@ -106,15 +107,15 @@ class Dense(nn.Module):
         keep = 1.0 - self.dropout
         return torch.bernoulli(self.weight.new_full((batch, self.weight.shape[1]), keep)) / keep
 
-    def forward(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, source: Tensor, valid: Tensor | None = None, engine: str = "eager") -> Tensor:
         """The current of a whole sequence: ``source`` [T, B, N_source] to [T, B, N_target]. ``valid`` [T, B] marks
-        unpadded steps.
+        unpadded steps; ``engine`` is the network's.
 
         Raises:
             DataError: in training with batch norm, for a single unpadded step, of which there are no statistics.
         """
         mask = self.source_mask(source.shape[1])
-        current = nn.functional.linear(source if mask is None else source * mask, self.weight, self.bias)
+        current = sequence_product(engine, source if mask is None else source * mask, self.weight, self.bias)
         if self.norm is None:
             return current
         if self.training and (current.shape[0] * current.shape[1] if valid is None else int(valid.sum())) < 2:

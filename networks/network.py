@@ -52,8 +52,8 @@ class Network(nn.Module):
     """Populations and connections, run with a time step of ``dt`` ms.
 
     ``engine`` says what runs it over time: ``eager`` (a plain torch loop), ``numba`` (fused kernels for the CPU), or
-    ``auto``, which takes the fastest that this machine and the tensors allow. All give the same spikes and gradients; it
-    may be set at any time as ``net.engine``.
+    ``auto``, which takes the fastest that this machine and the tensors allow. All give the same spikes and gradients;
+    it may be set at any time as ``net.engine``.
 
     >>> net = Network(dt=1.0)
     >>> x, h, y = net.input(700), net.population(LIF(256)), net.population(Integrator(20))
@@ -332,7 +332,7 @@ class Network(nn.Module):
                     sent = sequences[source]
                     if delay:
                         sent = torch.cat([start[source][HISTORY][-delay:].to(sent), sent])[:steps]
-                    parts.append(connection(sent, valid))
+                    parts.append(connection(sent, valid, self.engine))
             first = next(iter(sequences.values()))
             currents[target] = (
                 sum(parts[1:], parts[0]) if parts else first.new_zeros(steps, batch, self.neuron(target).size)
@@ -345,6 +345,9 @@ class Network(nn.Module):
         """Keep the last outputs of ``name`` that delayed connections will still need."""
         depth = self.longest_delay(name)
         if not depth:
+            return
+        if lengths is None and depth <= len(sequence):
+            final.setdefault(name, {})[HISTORY] = sequence[-depth:].clone()  # a view would keep the whole sequence
             return
         whole = torch.cat([start[name][HISTORY].to(sequence), sequence])
         if lengths is None:
@@ -380,7 +383,8 @@ class Network(nn.Module):
                 raise DataError(
                     f"input {name!r} must be [T, B, {size}] with T and B at least 1, got {tuple(sequence.shape)}"
                 )
-            if sequence.is_floating_point() and not torch.isfinite(sequence).all():
+            # a finite sum has finite terms; only if it is not are they looked at one by one
+            if sequence.is_floating_point() and not sequence.sum().isfinite() and not torch.isfinite(sequence).all():
                 step, sample, channel = (int(i) for i in (~torch.isfinite(sequence)).nonzero()[0])
                 raise DataError(f"input {name!r} is not finite at step {step}, sample {sample}, channel {channel}")
             sequences[name] = sequence.to(dtype)

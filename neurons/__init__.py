@@ -4,7 +4,7 @@ from .adlif import AdLIF
 from .alif import ALIF
 from .cubalif import CuBaLIF
 from .derivative import Derivative, differentiate
-from .engines import ENGINES, Cell, Link, Trace, available_engines, check_engine, run_eager, run_stage
+from .engines import ENGINES, Cell, Link, Trace, available_engines, check_engine, run_eager, run_stage, sequence_product
 from .integrator import Integrator
 from .izhikevich import Izhikevich
 from .lif import LIF
@@ -58,6 +58,7 @@ __all__ = [
     "reset",
     "run_eager",
     "run_stage",
+    "sequence_product",
     "surrogate_from_spec",
     "use_surrogate",
 ]

@@ -201,7 +201,7 @@ def test_program_equals_the_independent_loop(
     assert torch.equal(trace.output, torch.stack(spikes))
     assert 3 <= trace.output.sum() < trace.output.numel()
     for name, values in states.items():
-        torch.testing.assert_close(torch.stack(trace.states[name]), torch.stack(values), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(trace.states[name], torch.stack(values), rtol=1e-12, atol=1e-12)
 
     weight = torch.randn(T, B, N, generator=generator)
     for output, state in ((trace.output, trace.states), (torch.stack(spikes), states)):
@@ -279,16 +279,12 @@ def pulse(size: int, at: float = 1.0, steps: int = 30) -> Tensor:
 def test_lif_answers_one_input_by_an_exponential(dt: float) -> None:
     trace = run(LIF(1, tau_mem=20.0), pulse(1, 0.9), dt)
     k = torch.arange(30)
-    torch.testing.assert_close(
-        torch.stack(trace.states["v"]).flatten(), 0.9 * torch.exp(-k * dt / 20.0), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(trace.states["v"].flatten(), 0.9 * torch.exp(-k * dt / 20.0), rtol=1e-12, atol=0)
 
 
 def test_euler_decay_is_linear_in_dt() -> None:
     trace = run(LIF(1, tau_mem=20.0, integrator="euler"), pulse(1, 0.9), 2.0)
-    torch.testing.assert_close(
-        torch.stack(trace.states["v"]).flatten(), 0.9 * 0.9 ** torch.arange(30), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(trace.states["v"].flatten(), 0.9 * 0.9 ** torch.arange(30), rtol=1e-12, atol=0)
 
 
 def test_cubalif_answers_one_input_by_a_difference_of_exponentials() -> None:
@@ -296,9 +292,7 @@ def test_cubalif_answers_one_input_by_a_difference_of_exponentials() -> None:
     trace = run(CuBaLIF(1, tau_syn=tau_syn, tau_mem=tau_mem, threshold=100.0), pulse(1), dt)
     s, m = math.exp(-dt / tau_syn), math.exp(-dt / tau_mem)
     k = torch.arange(30)
-    torch.testing.assert_close(
-        torch.stack(trace.states["v"]).flatten(), (m ** (k + 1) - s ** (k + 1)) / (m - s), rtol=1e-11, atol=0
-    )
+    torch.testing.assert_close(trace.states["v"].flatten(), (m ** (k + 1) - s ** (k + 1)) / (m - s), rtol=1e-11, atol=0)
 
 
 def test_lif_under_constant_input_fires_with_the_period_of_its_closed_form() -> None:
@@ -398,7 +392,7 @@ def test_refractory_without_a_reset_state_silences_only() -> None:
 
     trace = run(Bare(1, refractory=2.0), torch.ones(7, 1, 1))
     assert trace.output.flatten().tolist() == [1, 0, 0, 1, 0, 0, 1]
-    assert torch.stack(trace.states["x"]).flatten().tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert trace.states["x"].flatten().tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
 # -- detach

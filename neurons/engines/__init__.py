@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from ...errors import ConfigError, EngineError
 from .eager import run_eager
@@ -18,7 +19,20 @@ WORTH_COMPILING = 2**17
 """Neurons times samples times steps from which ``auto`` takes a fused engine: below, eager is done before the kernel
 would be compiled or read from the disk."""
 
-__all__ = ["ENGINES", "Cell", "Link", "Trace", "available_engines", "check_engine", "run_eager", "run_stage"]
+WORTH_SPARSE = 2**25
+"""Multiplications of a dense product from which it is worth to count its zeros."""
+
+__all__ = [
+    "ENGINES",
+    "Cell",
+    "Link",
+    "Trace",
+    "available_engines",
+    "check_engine",
+    "run_eager",
+    "run_stage",
+    "sequence_product",
+]
 
 
 def check_engine(engine: str) -> str:
@@ -52,6 +66,18 @@ def _choose(engine: str, currents: Mapping[str, Tensor]) -> str:
     return engine
 
 
+def sequence_product(engine: str, values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``values @ weight^T + bias`` over a whole sequence, [T, B, N] of [T, B, K]; by the spikes where they are few and
+    the engine is one for the CPU.
+    """
+    work = values.numel() * len(weight)
+    if engine not in ("auto", "numba") or values.device.type != "cpu" or work < WORTH_SPARSE:
+        return linear(values, weight, bias)
+    from .sparse import sparse_linear
+
+    return sparse_linear(values, weight, bias)
+
+
 def run_stage(
     engine: str,
     cells: Sequence[Cell],
@@ -72,5 +98,3 @@ def run_stage(
     from .fused import run_fused
 
     return run_fused(chosen, cells, links, currents, states, history, keep_states)
-
-

@@ -27,7 +27,8 @@ def run_fused(
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
     gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    plan = plan_of(engine, cells, links, keep_states, gradients)
+    past = gradients and any(h.requires_grad for h in history.values())
+    plan = plan_of(engine, cells, links, keep_states, gradients, past)
     results = dict(zip(plan.results, stage([t.to(dtype) for t in tensors], plan.text), strict=True))
     return {
         c.name: Trace(results[f"output{i}"], {s: results[f"states{i}.{s}"] for s in c.program.states})

@@ -5,29 +5,27 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
 from ...files import atomic_path, cache_folder
+from . import compiled, products
 from .numba_source import backward_arguments, forward_arguments, numba_source
 from .plan import Plan, read_plan
-from . import products
+from .threads import run_tasks
 
-VERSION = 1
-"""Part of the cache's path: raised when printed modules need other helpers than before."""
 MOST_ROWS = 32
 """Samples (times steps of a block) that one task works on at a time; more would fall out of the cache."""
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -44,13 +42,23 @@ def load(source: str) -> ModuleType:
     """The module of a printed source: from the cache, written there if it is missing or differs, or, where the cache
     cannot be written, from a temporary folder that goes when the process ends.
     """
+    # numba looks at the printed file alone to see whether what it compiled is still good, but the products are in it
+    source = f"{source}\n# {_fingerprint()}\n"
     name = f"ranvier_kernel_{hashlib.sha256(source.encode()).hexdigest()[:20]}"
     try:
-        return _imported(name, _written(cache_folder() / "kernels" / f"v{VERSION}" / f"{name}.py", source))
+        return _imported(name, _written(cache_folder() / "kernels" / f"{name}.py", source))
     except OSError:
         if not _TEMPORARY:
             _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="ranvier-kernels-", ignore_cleanup_errors=True))
         return _imported(name, _written(Path(_TEMPORARY[0].name) / f"{name}.py", source))
+
+
+@lru_cache(maxsize=1)
+def _fingerprint() -> str:
+    helpers = (Path(products.__file__), Path(compiled.__file__))
+    return (
+        f"products {hashlib.sha256(b''.join(p.read_bytes() for p in helpers)).hexdigest()}, numba {numba.__version__}"
+    )
 
 
 def _written(path: Path, source: str) -> Path:
@@ -89,31 +97,6 @@ def _call(source: str, name: str, tasks: Sequence[Sequence[Any]]) -> None:
         run_tasks(getattr(load(source), name), rest)
 
 
-def run_tasks(function: Callable[..., Any], tasks: Sequence[Sequence[Any]]) -> None:
-    """Call ``function``, which releases the interpreter's lock, once for each task, in torch's number of threads."""
-    threads = min(torch.get_num_threads(), len(tasks))
-    if threads == 1:
-        for task in tasks:
-            function(*task)
-        return
-    pool = _pool(os.getpid(), threads - 1)
-    left = iter(tasks)
-    lock = threading.Lock()
-
-    def work() -> None:
-        while True:
-            with lock:
-                task = next(left, None)
-            if task is None:
-                return
-            function(*task)
-
-    waiting = [pool.submit(work) for _ in range(threads - 1)]
-    work()
-    for future in waiting:
-        future.result()
-
-
 def _forget(source: str) -> None:
     """Delete what numba has on disk for a printed module and for the products, and import the module anew."""
     module = load(source)
@@ -123,12 +106,6 @@ def _forget(source: str) -> None:
         for path in Path(folder).glob(f"{stem}.*.nb[ic]") if folder else ():
             path.unlink(missing_ok=True)
     load.cache_clear()
-
-
-@lru_cache(maxsize=8)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this ``process``: a forked child has none of its parent's."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="ranvier")
 
 
 # -- running ----------------------------------------------------------------------------------------

@@ -184,7 +184,10 @@ def _forward(plan: Plan) -> str:
         for s in cell.program.states:
             w(f"now{i}_{s} = state{i}_{s}[first:last].copy()")
     for j, link in enumerate(plan.links):
-        w(f"sent{j} = np.empty((tile * count, size{link.source}), F)", f"index{j} = np.empty(size{link.source}, np.int64)")
+        w(
+            f"sent{j} = np.empty((tile * count, size{link.source}), F)",
+            f"index{j} = np.empty(size{link.source}, np.int64)",
+        )
     w.block("for start in range(0, steps, tile):")
     w("ahead = min(tile, steps - start)")
     for i in plan.order:
@@ -234,7 +237,10 @@ def _backward(plan: Plan) -> str:
             start = f"np.zeros((count, size{i}), F)" if plan.keep_states else f"d_states{i}_{s}[0, first:last].copy()"
             w(f"carry{i}_{s} = {start}")
     for j, link in enumerate(plan.links):
-        w(f"back{j} = np.empty((tile * count, size{link.target}), F)", f"index{j} = np.empty(size{link.target}, np.int64)")
+        w(
+            f"back{j} = np.empty((tile * count, size{link.target}), F)",
+            f"index{j} = np.empty(size{link.target}, np.int64)",
+        )
     w.block("for back in range((steps + tile - 1) // tile):")
     w("start = ((steps + tile - 1) // tile - 1 - back) * tile", "ahead = min(tile, steps - start)")
     for i in reversed(plan.order):
@@ -285,4 +291,3 @@ def _backward(plan: Plan) -> str:
         for s in cell.program.states:
             w(f"d_state{i}_{s}[first:last] = carry{i}_{s}")
     return "\n".join(w.lines)
-

@@ -63,7 +63,8 @@ def stage_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str
     arrived = {f"d_{n}": g for n, g in zip(read.differentiable, grads, strict=True)}
     out = _kernels(read.engine)[1](read, given, arrived)
     for i, link in enumerate(read.links):
-        _through_link(read, i, given, out)
+        if read.past:
+            _through_link(read, i, given, out)
         if not link.learned:
             continue
         d_current, source = out[f"d_current{link.target}"], given[f"output{link.source}"]
@@ -125,7 +126,7 @@ def _kept(plan: Plan) -> tuple[str, ...]:
 
 
 def _gradient_names(plan: Plan) -> tuple[str, ...]:
-    sources = {k.source for k in plan.links}
+    sources = {k.source for k in plan.links} if plan.past else set()
     names: list[str] = []
     for i, cell in enumerate(plan.cells):
         names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]

@@ -53,6 +53,7 @@ class Plan:
         block: steps that the stage may advance at a time; ``order`` is that of its cells within a block.
         keep_states: whether the states after every step are results, or only the last.
         gradients: whether a backward pass will follow, so that what it needs must be kept.
+        past: whether gradients of the outputs before the first step are wanted.
     """
 
     engine: str
@@ -62,6 +63,7 @@ class Plan:
     order: tuple[int, ...]
     keep_states: bool
     gradients: bool
+    past: bool
 
     def saved(self, cell: int) -> tuple[str, ...]:
         """The values of a cell that a forward pass keeps at every step, beside its output."""
@@ -118,6 +120,7 @@ class Plan:
             "order": self.order,
             "keep_states": self.keep_states,
             "gradients": self.gradients,
+            "past": self.past,
         }
         return json.dumps(data, separators=(",", ":"))
 
@@ -134,11 +137,14 @@ def read_plan(text: str) -> Plan:
         tuple(data["order"]),
         data["keep_states"],
         data["gradients"],
+        data["past"],
     )
 
 
-def plan_of(engine: str, cells: Sequence[Cell], links: Sequence[Link], keep_states: bool, gradients: bool) -> Plan:
-    """The plan of a stage; ``gradients`` says whether a backward pass may follow."""
+def plan_of(
+    engine: str, cells: Sequence[Cell], links: Sequence[Link], keep_states: bool, gradients: bool, past: bool
+) -> Plan:
+    """The plan of a stage; ``gradients`` says whether a backward pass may follow, ``past`` whether into the history."""
     number = {c.name: i for i, c in enumerate(cells)}
     return _plan(
         engine,
@@ -152,6 +158,7 @@ def plan_of(engine: str, cells: Sequence[Cell], links: Sequence[Link], keep_stat
         ),
         keep_states,
         gradients,
+        past,
     )
 
 
@@ -162,6 +169,7 @@ def _plan(
     links: tuple[tuple[int, int, int, bool, bool], ...],
     keep_states: bool,
     gradients: bool,
+    past: bool,
 ) -> Plan:
     names = [str(i) for i in range(len(cells))]
     block, order = block_of(names, [(names[k[0]], names[k[1]], k[2]) for k in links], LONGEST_BLOCK)
@@ -173,6 +181,7 @@ def _plan(
         tuple(map(int, order)),
         keep_states,
         gradients,
+        past,
     )
 
 

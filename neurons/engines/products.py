@@ -123,23 +123,57 @@ def add_gated(total: Any, gate: Any, values: Any, transposed: Any) -> None:
 
 
 @kernel(fastmath={"contract", "reassoc", "nsz"})
-def add_outer(total: Any, values: Any, grads: Any, first: int, last: int, index: Any) -> None:
-    """``total[k, first:last] += sum_m values[m, k] grads[m, first:last]`` over the values that are not 0.
+def add_outer(total: Any, values: Any, grads: Any, first: int, last: int, starts: Any, places: Any) -> None:
+    """``total[k] += sum_m values[m, k] grads[m]`` over the values that are not 0 of the rows from ``first`` to ``last``.
 
     The gradient of the weights: ``values`` [M, K] are the spikes, ``grads`` [M, N] the gradient of the current,
-    ``total`` [K, N].
+    ``total`` [K, N]. ``starts`` [K + 1] and ``places`` [C K] are scratch; C rows at a time are sorted by column, so that
+    a row of ``total`` is loaded and stored once for several spikes.
     """
-    for m in range(values.shape[0]):
-        row, grad = values[m], grads[m, first:last]
-        count = 0
-        for k in range(row.shape[0]):
-            index[count] = k
-            count += row[k] != 0
-        for i in range(count):
-            k = index[i]
-            value, out = row[k], total[k, first:last]
-            for n in range(last - first):
-                out[n] += value * grad[n]
+    terms, columns = values.shape[1], total.shape[1]
+    chunk = places.shape[0] // terms
+    for begin in range(first, last, chunk):
+        end = min(begin + chunk, last)
+        starts[:] = 0
+        for m in range(begin, end):
+            row = values[m]
+            for k in range(terms):
+                starts[k + 1] += row[k] != 0
+        for k in range(terms):
+            starts[k + 1] += starts[k]
+        for m in range(begin, end):
+            row = values[m]
+            for k in range(terms):
+                if row[k] != 0:
+                    places[starts[k]] = m
+                    starts[k] += 1
+        i = 0
+        for k in range(terms):  # starts[k] is now where the entries of column k end
+            out, stop = total[k], starts[k]
+            while i + 4 <= stop:
+                a, b, c, d = places[i], places[i + 1], places[i + 2], places[i + 3]
+                va, vb, vc, vd = values[a, k], values[b, k], values[c, k], values[d, k]
+                ga, gb, gc, gd = grads[a], grads[b], grads[c], grads[d]
+                for n in range(columns):
+                    out[n] += va * ga[n] + vb * gb[n] + vc * gc[n] + vd * gd[n]
+                i += 4
+            while i < stop:
+                va, ga = values[places[i], k], grads[places[i]]
+                for n in range(columns):
+                    out[n] += va * ga[n]
+                i += 1
+
+
+@kernel()
+def fill_sparse(total: Any, values: Any, matrix: Any, bias: Any, first: int, last: int, index: Any) -> None:
+    """``total[m] = bias + values[m] @ matrix`` for the rows from ``first`` to ``last``; arrays as in :func:`add_sparse`,
+    ``bias`` [N].
+    """
+    for m in range(first, last):
+        row = total[m]
+        for n in range(row.shape[0]):
+            row[n] = bias[n]
+    add_sparse(total[first:last], values[first:last], matrix, index)
 
 
 @kernel()

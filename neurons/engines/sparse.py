@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import products
-from .numba_cpu import DTYPES, run_tasks
+from . import WORTH_SPARSE, products
+from .threads import run_tasks
 
-OUTER_BELOW = 0.15
-"""Fraction of values that are not 0 below which a gradient of weights is summed over them, one by one: measured, see
-``python -m benchmarks.crossover``."""
+SPARSE_BELOW = 0.15
+"""Fraction of values that are not 0 below which products over a sequence go by them: measured, see ``python -m
+benchmarks.crossover``."""
+DTYPES = (torch.float32, torch.float64)
+_CHUNK = 128  # rows that are sorted together in a gradient of weights: they stay in a core's cache
 
 
 def density(values: Tensor) -> float:
@@ -19,18 +23,81 @@ def density(values: Tensor) -> float:
     return int(torch.count_nonzero(values)) / max(1, values.numel())
 
 
+def _few(values: Tensor, columns: int) -> bool:
+    large = values.numel() * columns >= WORTH_SPARSE and values.dtype in DTYPES and values.device.type == "cpu"
+    return large and density(values) < SPARSE_BELOW
+
+
+def _rows(count: int) -> list[tuple[int, int]]:
+    """Equal ranges of ``count`` rows, one for each of torch's threads."""
+    size = -(-count // max(1, min(torch.get_num_threads(), count // 64)))
+    return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
 def outer_sum(grads: Tensor, values: Tensor) -> Tensor:
     """``grads^T @ values``, [N, K], of [M, N] and [M, K]."""
-    rows, columns = grads.shape
-    if values.dtype not in DTYPES or not rows or density(values) >= OUTER_BELOW:
+    if not _few(values, grads.shape[1]):
         return grads.t() @ values
-    total = grads.new_zeros(values.shape[1], columns)
-    arrays = [t.detach().contiguous().numpy() for t in (total, values, grads)]
-    parts = max(1, min(torch.get_num_threads(), columns // 32))
-    width = -(-columns // parts)
+    ranges, terms = _rows(len(grads)), values.shape[1]
+    total = grads.new_zeros(len(ranges), terms, grads.shape[1])
+    out, sent, d = _array(total), _array(values), _array(grads)
     tasks = [
-        (*arrays, first, min(first + width, columns), np.empty(values.shape[1], np.int64))
-        for first in range(0, columns, width)
+        (out[i], sent, d, a, b, np.empty(terms + 1, np.int64), np.empty(_CHUNK * terms, np.int32))
+        for i, (a, b) in enumerate(ranges)
     ]
     run_tasks(products.add_outer, tasks)
-    return total.t()
+    return total.sum(0).t()
+
+
+@torch.library.custom_op("ranvier::sparse_linear", mutates_args=())
+def sparse_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``values @ weight^T + bias``, [..., N], of [..., K], [N, K] and [N]; by the values that are not 0 if they are few."""
+    rows = values.reshape(-1, values.shape[-1])
+    if not _few(values, len(weight)):
+        return torch.nn.functional.linear(values, weight, bias).clone()
+    total = values.new_empty(len(rows), len(weight))
+    matrix, start = _array(weight.t()), _array(values.new_zeros(len(weight)) if bias is None else bias)
+    out, sent = _array(total), _array(rows)
+    tasks = [(out, sent, matrix, start, a, b, np.empty(rows.shape[1], np.int64)) for a, b in _rows(len(rows))]
+    run_tasks(products.fill_sparse, tasks)
+    return total.view(*values.shape[:-1], len(weight))
+
+
+@sparse_linear.register_fake
+def _(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return values.new_empty(*values.shape[:-1], len(weight))
+
+
+@torch.library.custom_op("ranvier::sparse_linear_backward", mutates_args=())
+def sparse_linear_backward(values: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of :func:`sparse_linear`'s weight."""
+    return outer_sum(grad.reshape(-1, grad.shape[-1]), values.reshape(-1, values.shape[-1])).contiguous()
+
+
+@sparse_linear_backward.register_fake
+def _(values: Tensor, grad: Tensor) -> Tensor:
+    return grad.new_empty(grad.shape[-1], values.shape[-1])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    values, weight, bias = inputs
+    ctx.save_for_backward(values, weight)
+    ctx.biased = bias is not None
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    values, weight = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    return (
+        grad @ weight if wanted[0] else None,
+        sparse_linear_backward(values, grad) if wanted[1] else None,
+        grad.flatten(0, -2).sum(0) if ctx.biased and wanted[2] else None,
+    )
+
+
+sparse_linear.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autocast("ranvier::sparse_linear", "cpu", torch.float32)
