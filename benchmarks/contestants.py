@@ -70,15 +70,22 @@ class TorchContestant:
         self.calls: dict[str, Callable[[], object]] = {}
 
     def prepare(self, work: Workload, limit_s: float) -> float | None:
-        import torch
-
         from .peers import Absent
 
-        torch.manual_seed(0)
         try:
-            layer = self.build(work)
+            return self._prepare(work, limit_s)
+        except Skipped:
+            raise
         except Absent as absent:
             raise Skipped(str(absent)) from absent
+        except Exception as error:  # said where it is seen, and the others go on
+            raise Skipped(f"failed: {type(error).__name__}: {error}") from error
+
+    def _prepare(self, work: Workload, limit_s: float) -> float | None:
+        import torch
+
+        torch.manual_seed(0)
+        layer = self.build(work)
         x, upstream = torch.from_numpy(work.x), torch.from_numpy(work.upstream)
         if layer.w_in is not None:
             base, small = layer.w_in.detach().clone(), tuning_cell(work.cell)

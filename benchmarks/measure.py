@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -84,10 +85,10 @@ def measure_cell(
         plan = plan_rounds({name: t.round_s for name, t in times.items()}, left, rounds, done)
         for name in (n for n in plan if plan[n] < min(ENOUGH, rounds)):
             notes[name] = f"rounds cut to {plan[name]} to keep within {budget_s:.0f} s"
-        order = list(times)
+        order, shuffled = list(times), random.Random(0)
         for turn in range(rounds):
             say(f"{cell}: round {turn + 1} of {rounds}")
-            order = order[1:] + order[:1]  # nobody always follows the same one
+            shuffled.shuffle(order)  # so that nobody always follows the same one
             gc.collect()  # here, since it is off while the clock runs
             for name in order:
                 if turn < plan[name] - done[name]:

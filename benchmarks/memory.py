@@ -26,21 +26,9 @@ NAMES = ("ranvier-numba", "ranvier-eager", "torch-loop", "torch-rnn", "norse", "
 
 
 class _MallInfo(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    ]
+    """``struct mallinfo2``: ten numbers, of which the fifth is bytes mapped and the eighth bytes in use in arenas."""
+
+    _fields_ = [("numbers", ctypes.c_size_t * 10)]
 
 
 def allocated() -> int | None:
@@ -51,7 +39,7 @@ def allocated() -> int | None:
         return None
     ask.restype = _MallInfo
     info = ask()
-    return int(info.uordblks + info.hblkhd)
+    return int(info.numbers[7] + info.numbers[4])
 
 
 def kept_bytes(layer: Layer, x: torch.Tensor) -> tuple[int, int | None]:
@@ -98,7 +86,7 @@ def measure(work: Workload, names: tuple[str, ...] = NAMES) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cell", default="32,250,140,256,0.05", metavar="B,T,C,H,RATE")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)

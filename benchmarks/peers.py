@@ -8,12 +8,12 @@ differs is the neuron, where a library has only its own: each function says whic
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -50,7 +50,7 @@ def needs(module: str, install: str) -> ModuleType:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return importlib.import_module(module)
+            return import_module(module)
     except Exception as error:  # a peer that does not import, for whatever reason, is a peer that is not there
         raise Absent(f"{module} does not import ({type(error).__name__}: {error}); {install}") from error
 

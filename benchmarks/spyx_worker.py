@@ -84,6 +84,7 @@ class Worker:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an answer
+    reason = ""
     try:
         worker = Worker()
     except ImportError as error:

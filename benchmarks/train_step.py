@@ -39,6 +39,7 @@ NAMES = (
     "spyx",
     "matmul-floor",
 )
+BEGIN, END = "<!-- table of benchmarks.train_step -->", "<!-- end of the table -->"
 OURS, FLOOR = "ranvier-numba", "matmul-floor"
 CHANNELS = 140
 BUDGET_S, FULL_BUDGET_S = 40.0, 180.0
@@ -148,10 +149,43 @@ def rows(results: dict[str, Any], kind: str) -> list[list[str]]:
     return made
 
 
-def markdown(results: dict[str, Any], kind: str = "ms") -> str:
-    head = ["cell", *NAMES]
-    lines = [head, ["---"] * len(head), *rows(results, kind)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def remarks(results: dict[str, Any]) -> list[str]:
+    """Why what is missing is missing, each once."""
+    said: dict[str, list[str]] = {}
+    for entry in results["cells"]:
+        label = str(Cell(*(entry[key] for key in ("B", "T", "C", "H", "rate"))))
+        for name, text in (*entry["reasons"].items(), *entry["notes"].items()):
+            said.setdefault(f"{name}: {text}", []).append(label)
+    return [f"{text} ({'; '.join(where)})" for text, where in said.items()]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Both tables, what is missing in them, and where and with what they were measured."""
+    parts = []
+    for kind, title in (("ms", "Forward and backward"), ("forward_ms", "Forward alone")):
+        lines = [["cell", *NAMES], ["---", *["---:"] * len(NAMES)]]
+        lines += [[f"**{c}**" if c.endswith(("!", "LOST")) else c for c in row] for row in rows(results, kind)]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        parts.append(f"{title}, ms (in brackets: times {OURS}):\n\n{table}")
+    lost = sum(bool(losers(entry)) for entry in results["cells"])
+    here = results["machine"]
+    parts.append(
+        f"Of {len(results['cells'])} cells {lost} are lost: a peer, marked `!`, is faster there, forward and backward."
+    )
+    parts += ["\n".join(f"- {line}" for line in remarks(results))] if remarks(results) else []
+    libraries = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    parts.append(f"{here['cpu']}, {here['threads']} of {here['cores']} cores; {libraries}. `{results['command']}`")
+    return "\n\n".join(parts)
+
+
+def write_page(path: Path, results: dict[str, Any]) -> None:
+    """Replace what stands between the two marks of a page. Exits with a message where they are not there."""
+    text = path.read_text("utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} has no place for the table: a line {BEGIN} and a line {END}")
+    path.write_text(f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}", "utf-8")
 
 
 def print_tables(results: dict[str, Any], console: Any) -> None:
@@ -169,11 +203,7 @@ def print_tables(results: dict[str, Any], console: Any) -> None:
                 table.add_row(*row, style="red" if row[0].endswith("LOST") else None)
             console.print(table)
     console.print("LOST: a peer, marked !, is faster than Ranvier. matmul-floor is the products alone, and no peer.")
-    said: dict[str, None] = {}
-    for entry in results["cells"]:
-        for name, text in (*entry["reasons"].items(), *entry["notes"].items()):
-            said[f"{name}: {text}"] = None
-    for line in said:
+    for line in remarks(results):
         console.print(f"  {line}", highlight=False, markup=False)
     console.print(f"  {results['machine']}, {results['versions']}", highlight=False, markup=False)
 
@@ -207,7 +237,7 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cell", action="append", metavar="B,T,C,H,RATE", help="only this cell, anew; may be repeated")
     parser.add_argument("--full", action="store_true", help="the whole grid")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
+    parser.add_argument("--page", type=Path, help="put the tables into this page too, between its two marks")
     parser.add_argument("--peers", nargs="+", default=list(NAMES), choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="by default every core")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of each, of which the median is taken")
@@ -281,10 +311,10 @@ def main(arguments: list[str] | None = None) -> int:
             started = time.perf_counter()
     spyx.close()
     results = {**results, "cells": [e for cell in cells for e in results["cells"] if same_cell(e, cell)]}
+    if options.page:
+        write_page(options.page, results)
     if options.json:
         print(json.dumps(results, indent=1))
-    elif options.markdown:
-        print(markdown(results))
     else:
         print_tables(results, Console())
     return 0

@@ -40,7 +40,8 @@ class Cell:
         if len(parts) != 5:
             raise ValueError(f"a cell is B,T,C,H,rate, such as 32,250,140,256,0.05, got {text!r}")
         rate = float(parts[4][:-1]) / 100 if parts[4].endswith("%") else float(parts[4])
-        return cls(*(int(part) for part in parts[:4]), rate)
+        b, t, c, h = (int(part) for part in parts[:4])
+        return cls(b, t, c, h, rate)
 
     def with_steps(self, steps: int) -> Cell:
         return Cell(self.B, steps, self.C, self.H, self.rate)
