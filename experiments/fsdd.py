@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..datasets.fsdd import convert_fsdd
-from ..files import cache_folder
 from ..errors import DataError
+from ..files import cache_folder
 from .config import Config, differences
 from .data import source
 from .digits import recipe

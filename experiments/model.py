@@ -28,7 +28,7 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
         ConfigError: for an unknown neuron or a value it refuses.
     """
     m = config.model
-    net = Network(dt=config.data.dt)
+    net = Network(dt=config.data.dt, engine=config.training.engine)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         source = net.input(channels, name=INPUT, kind="events" if config.data.max_count == 1 else "counts")

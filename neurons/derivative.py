@@ -84,10 +84,11 @@ def differentiate(program: StepProgram, learned: Iterable[str] = ()) -> Derivati
     needed = _values_read(backward, forward, program)
     if gate is not None:
         backward_gate = prune(tape.b.ops, [gate])
-        needed |= _values_read(backward_gate, forward, program) | ({gate} & set(forward))
+        needed |= _values_read(backward_gate, forward, program) | ({str(gate)} & set(forward))
     else:
         backward_gate = ()
-    saved = _cut(program, needed | ({a for a in gradients.values() if isinstance(a, str)} & set(forward)))
+    needed |= {a for a in gradients.values() if isinstance(a, str) and a in forward}
+    saved = _cut(program, needed)
     again = _recompute(program, saved)
     ops = (*again, *backward)
     kept = prune(ops, list(gradients.values()))

@@ -1,4 +1,4 @@
-"""The numba engine: printed kernels compiled once per kind of stage, kept on disk, run by a few threads over samples."""
+"""The numba engine: printed kernels compiled once per kind of stage, kept on disk, run by threads over samples."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _named(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
     """Fill ``results``, contiguous and on the CPU, from ``tensors``; both by the names of :class:`Plan`."""
-    steps, batch = tensors["current0"].shape[:2]
+    batch = tensors["current0"].shape[1]
     ranges = _ranges(batch)
     given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **results}.items()}
     arrays = [given[n] for n in forward_arguments(plan)]

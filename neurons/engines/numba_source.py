@@ -152,7 +152,7 @@ class _Text:
 
 
 def forward_arguments(plan: Plan) -> tuple[str, ...]:
-    """Names of the arrays that ``forward`` takes after ``first, last, tile``: inputs, the transposed weights, results."""
+    """Names of the arrays that ``forward`` takes after ``first, last, tile``."""
     return (*_plain(plan.inputs), *(f"transposed{i}" for i in range(len(plan.links))), *_plain(plan.results))
 
 

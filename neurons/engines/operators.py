@@ -162,9 +162,7 @@ stage.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _no_second(ctx: Any, *grads: Any) -> Any:
-    raise EngineError(
-        "the fused engines give first derivatives only; for a gradient of a gradient run the network with engine='eager'"
-    )
+    raise EngineError("the fused engines give first derivatives only; for a gradient of a gradient use engine='eager'")
 
 
 stage_backward.register_autograd(_no_second)

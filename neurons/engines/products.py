@@ -124,11 +124,11 @@ def add_gated(total: Any, gate: Any, values: Any, transposed: Any) -> None:
 
 @kernel(fastmath={"contract", "reassoc", "nsz"})
 def add_outer(total: Any, values: Any, grads: Any, first: int, last: int, starts: Any, places: Any) -> None:
-    """``total[k] += sum_m values[m, k] grads[m]`` over the values that are not 0 of the rows from ``first`` to ``last``.
+    """``total[k] += sum_m values[m, k] grads[m]`` over the values that are not 0, rows ``first`` to ``last``.
 
     The gradient of the weights: ``values`` [M, K] are the spikes, ``grads`` [M, N] the gradient of the current,
-    ``total`` [K, N]. ``starts`` [K + 1] and ``places`` [C K] are scratch; C rows at a time are sorted by column, so that
-    a row of ``total`` is loaded and stored once for several spikes.
+    ``total`` [K, N]. ``starts`` [K + 1] and ``places`` [C K] are scratch; C rows at a time are sorted by column, so
+    that a row of ``total`` is loaded and stored once for several spikes.
     """
     terms, columns = values.shape[1], total.shape[1]
     chunk = places.shape[0] // terms
@@ -166,9 +166,7 @@ def add_outer(total: Any, values: Any, grads: Any, first: int, last: int, starts
 
 @kernel()
 def fill_sparse(total: Any, values: Any, matrix: Any, bias: Any, first: int, last: int, index: Any) -> None:
-    """``total[m] = bias + values[m] @ matrix`` for the rows from ``first`` to ``last``; arrays as in :func:`add_sparse`,
-    ``bias`` [N].
-    """
+    """``total[m] = bias + values[m] @ matrix``, rows ``first`` to ``last``; as :func:`add_sparse`, ``bias`` [N]."""
     for m in range(first, last):
         row = total[m]
         for n in range(row.shape[0]):

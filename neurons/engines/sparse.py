@@ -55,7 +55,7 @@ def outer_sum(grads: Tensor, values: Tensor) -> Tensor:
 
 @torch.library.custom_op("ranvier::sparse_linear", mutates_args=())
 def sparse_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``values @ weight^T + bias``, [..., N], of [..., K], [N, K] and [N]; by the values that are not 0 if they are few."""
+    """``values @ weight^T + bias``, [..., N], of [..., K], [N, K] and [N]; by the values that are not 0 where few."""
     rows = values.reshape(-1, values.shape[-1])
     if not _few(values, len(weight)):
         return torch.nn.functional.linear(values, weight, bias).clone()
