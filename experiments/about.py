@@ -30,6 +30,7 @@ ENGINE_DOC = {
     "eager": "a plain torch loop, any device",
     "numba": "fused kernels for the CPU, printed from the step programs",
     "triton": "fused kernels for NVIDIA GPUs, printed from the step programs",
+    "triton-bf16": "the same with recurrent weights rounded to bfloat16",
 }
 
 

@@ -13,7 +13,7 @@ from ...errors import ConfigError, EngineError
 from .eager import run_eager
 from .stage import Cell, Link, Trace
 
-ENGINES = ("auto", "eager", "numba")
+ENGINES = ("auto", "eager", "numba", "triton", "triton-bf16")
 FUSED_DTYPES = (torch.float32, torch.float64)
 WORTH_COMPILING = 2**17
 """Neurons times samples times steps from which ``auto`` takes a fused engine: below, eager is done before the kernel
@@ -44,16 +44,23 @@ def check_engine(engine: str) -> str:
 
 def available_engines() -> dict[str, str]:
     """For each engine "" where this machine can run it, else the reason why not."""
-    return {"eager": "", "numba": "" if find_spec("numba") else "numba is not installed"}
+    from .triton_gpu import unavailable
+
+    numba = "" if find_spec("numba") else "numba is not installed"
+    return {"eager": "", "numba": numba, "triton": unavailable(), "triton-bf16": unavailable()}
 
 
-def _choose(engine: str, currents: Mapping[str, Tensor]) -> str:
+def _choose(engine: str, cells: Sequence[Cell], currents: Mapping[str, Tensor]) -> str:
     like = next(iter(currents.values()))
-    dtype = torch.promote_types(like.dtype, torch.float32)  # autocast may have computed it in a narrower type
+    dtype = like.dtype
+    for value in (v for cell in cells for v in cell.values.values()):
+        dtype = torch.promote_types(dtype, value.dtype)  # autocast may have computed the current in a narrower one
     if engine == "auto":
         work = sum(c.numel() for c in currents.values())
         if like.device.type == "cpu" and dtype in FUSED_DTYPES and work >= WORTH_COMPILING:
             return "numba"
+        if like.device.type == "cuda" and dtype in FUSED_DTYPES and find_spec("triton"):
+            return "triton"
         return "eager"
     if engine == "numba":
         if like.device.type != "cpu":
@@ -62,7 +69,11 @@ def _choose(engine: str, currents: Mapping[str, Tensor]) -> str:
                 "net.cpu(), or choose engine 'auto'"
             )
         if dtype not in FUSED_DTYPES:
-            raise EngineError(f"engine 'numba' takes float32 or float64, got {like.dtype}; choose engine 'eager'")
+            raise EngineError(f"engine 'numba' takes float32 or float64, got {dtype}; choose engine 'eager'")
+    if engine.startswith("triton"):
+        from .triton_gpu import check_tensors
+
+        check_tensors(engine, like.device, dtype)
     return engine
 
 
@@ -92,7 +103,7 @@ def run_stage(
     Raises:
         EngineError: if the engine cannot run these tensors.
     """
-    chosen = _choose(check_engine(engine), currents)
+    chosen = _choose(check_engine(engine), cells, currents)
     if chosen == "eager":
         return run_eager(cells, links, currents, states, history, keep_states)
     from .fused import run_fused

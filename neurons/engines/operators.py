@@ -21,6 +21,8 @@ Kernel = Callable[[Plan, Mapping[str, Tensor], Mapping[str, Tensor]], Any]
 def _kernels(engine: str) -> tuple[Kernel, Kernel]:
     if engine == "numba":
         from . import numba_cpu as module  # numba takes half a second to import
+    elif engine.startswith("triton"):
+        from . import triton_gpu as module
     else:
         raise EngineError(f"there is no fused engine {engine!r}")
     return module.forward, module.backward
@@ -56,12 +58,13 @@ def _(tensors: Sequence[Tensor], plan: str) -> list[Tensor]:
 def stage_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
     """The gradients of a stage's inputs, in the order of :func:`_gradient_names`.
 
-    ``tensors`` are what :func:`_kept` names, ``grads`` those of :attr:`Plan.differentiable`.
+    ``tensors`` are those of :attr:`Plan.kept`, ``grads`` those of :attr:`Plan.differentiable`.
     """
     read = read_plan(plan)
-    given = dict(zip(_kept(read), tensors, strict=True))
+    given = dict(zip(read.kept, tensors, strict=True))
     arrived = {f"d_{n}": g for n, g in zip(read.differentiable, grads, strict=True)}
     out = _kernels(read.engine)[1](read, given, arrived)
+    given |= {n: t for n, t in out.items() if n.startswith("output")}
     for i, link in enumerate(read.links):
         if read.past:
             _through_link(read, i, given, out)
@@ -107,22 +110,16 @@ def _weight_gradient(engine: str, d_current: Tensor, sent: Tensor) -> Tensor:
 @stage_backward.register_fake
 def _(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
     read = read_plan(plan)
-    given = dict(zip(_kept(read), tensors, strict=True))
+    given = dict(zip(read.kept, tensors, strict=True))
     out: dict[str, Tensor] = {}
     for i, cell in enumerate(read.cells):
-        output = given[f"output{i}"]
+        output = grads[read.differentiable.index(f"output{i}")]
         out[f"d_current{i}"] = torch.empty_like(output)
         out |= {f"d_state{i}.{s}": output.new_empty(output.shape[1:]) for s in cell.program.states}
         out |= {f"d_value{i}.{p}": output.new_empty(output.shape[2]) for p in cell.learned}
         out[f"d_history{i}"] = torch.empty_like(given[f"history{i}"])
     out |= {f"d_weight{i}": torch.empty_like(given[f"weight{i}"]) for i, k in enumerate(read.links) if k.learned}
     return [out[n] for n in _gradient_names(read)]
-
-
-def _kept(plan: Plan) -> tuple[str, ...]:
-    """The tensors of the forward pass that the backward pass reads."""
-    inputs = [n for n in plan.inputs if n.startswith(("history", "value", "weight", "mask"))]
-    return (*inputs, *(n for n in plan.results if n.startswith(("output", "saved"))))
 
 
 def _gradient_names(plan: Plan) -> tuple[str, ...]:
@@ -140,7 +137,7 @@ def _setup_context(ctx: Any, inputs: tuple[Sequence[Tensor], str], output: list[
     plan = read_plan(text)
     given = {**dict(zip(plan.inputs, tensors, strict=True)), **dict(zip(plan.results, output, strict=True))}
     ctx.plan = text
-    ctx.save_for_backward(*(given[n] for n in _kept(plan)))
+    ctx.save_for_backward(*(given[n] for n in plan.kept))
     ctx.shapes = [given[n].shape for n in plan.differentiable]
     ctx.set_materialize_grads(False)
 
@@ -148,7 +145,7 @@ def _setup_context(ctx: Any, inputs: tuple[Sequence[Tensor], str], output: list[
 def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[list[Tensor | None], None]:
     plan = read_plan(ctx.plan)
     kept = ctx.saved_tensors
-    like = kept[-1]
+    like = kept[-1]  # the last saved value, or a parameter: of the states' type
     arrived = [
         like.new_zeros(shape) if grad is None else grad
         for grad, shape in zip(grads, ctx.shapes, strict=False)  # the values kept for this pass come after them

@@ -1,0 +1,108 @@
+"""Compiling the triton engine's kernels for a GPU that is not there, and what they need of it.
+
+    python -m ranvier.neurons.engines.triton_ahead
+
+Registers that do not suffice are spilled to memory, in every step: the kernels are printed such that this does not
+happen, and the tests read it from ``ptxas``.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import EngineError
+from .plan import Plan
+from .triton_gpu import OPTIONS, interpreted, load
+from .triton_loop import Loop
+from .triton_source import cell_backward_names, cell_forward_names, cell_source
+
+SHARED = {80: 163 * 1024, 90: 227 * 1024}
+"""Bytes of shared memory that one program may have, by compute capability (CUDA programming guide, technical
+specifications per compute capability)."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel needs: ``registers`` of each of 32 ``warps`` threads, ``spills`` in bytes stored and
+    loaded, ``shared`` memory in bytes, and the tensor core instructions in its code.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    warps: int
+    tensor_core: int
+
+
+def compile_stage(plan: Plan, sizes: Sequence[int], capability: int) -> dict[str, Resources]:
+    """Compile what runs a stage of these sizes in float32 for a compute capability (80, 90), by name of the kernel.
+
+    Raises:
+        EngineError: if triton only interprets.
+    """
+    if interpreted():
+        raise EngineError("TRITON_INTERPRET is set, so that triton cannot compile; unset it")
+    out: dict[str, Resources] = {}
+    for i, size in enumerate(sizes):
+        module = load(cell_source(plan, i, size, "float32"))
+        out[f"cell{i} forward"] = _compile(module.forward, cell_forward_names(plan, i), capability, 4)
+        if plan.gradients:
+            out[f"cell{i} backward"] = _compile(module.backward, cell_backward_names(plan, i), capability, 4)
+    loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16")
+    if plan.links and loop.fits:
+        module = load(loop.source())
+        out["loop forward"] = _compile(module.forward, loop.forward_names(), capability, loop.warps)
+        if plan.gradients:
+            out["loop backward"] = _compile(module.backward, loop.backward_names(), capability, loop.warps)
+    return out
+
+
+def _compile(kernel: Any, names: Sequence[str], capability: int, warps: int) -> Resources:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = {"T": "i32", "B": "i32"}
+    signature |= {n: "*bf16" if re.fullmatch(r"(weight|ring)\d+", n) else "*fp32" for n in names}
+    aligned = {(i + 2,): [["tt.divisibility", 16]] for i in range(len(names))}
+    compiled = triton.compile(
+        ASTSource(kernel, signature, {}, aligned),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": warps, **OPTIONS},
+    )
+    registers, spills = _assembled(compiled.asm["ptx"], compiled.asm["cubin"], capability)
+    matrix = len(re.findall(r"\b(?:mma\.sync|wgmma)\b", compiled.asm["ptx"]))
+    return Resources(registers, spills, compiled.metadata.shared, warps, matrix)
+
+
+def _assembled(ptx: str, cubin: bytes, capability: int) -> tuple[int, int]:
+    """Registers and spilled bytes: as ``ptxas`` reports them, and as the cubin that triton made has them."""
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "kernel.ptx").write_text(ptx)
+        (Path(folder) / "kernel.cubin").write_bytes(cubin)
+        target = re.search(r"\.target\s+(\w+)", ptx)
+        assert target is not None
+        command = [
+            knobs.nvidia.ptxas.path,
+            "-v",
+            "--fmad=false",
+            f"--gpu-name={target[1]}",
+            "kernel.ptx",
+            "-o",
+            "again",
+        ]
+        report = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stderr
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", "kernel.cubin"]
+        usage = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    spilled = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    used = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert spilled is not None and used is not None, f"not understood: {report}{usage}"
+    return int(used[1]), max(int(spilled[1]), int(spilled[2]) + int(spilled[3]), int(used[2]))

@@ -1,0 +1,301 @@
+"""The triton engine: printed kernels on a GPU, or in triton's interpreter where TRITON_INTERPRET=1 says so.
+
+Three ways to run a stage. A cell without links is one kernel over the flattened [B, N] and all steps. Linked cells that
+are small enough are one kernel with the products inside (:mod:`.triton_loop`). Larger ones, and float64, alternate:
+torch takes the products of a block of steps, a kernel of each cell runs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import lru_cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ...errors import EngineError
+from .plan import LinkPlan, Plan, read_plan
+from .triton_loop import ROWS, Loop, padded
+from .triton_source import BLOCK, cell_backward_names, cell_forward_names, cell_source
+
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+OPTIONS: dict[str, Any] = {"num_stages": 1, "enable_fp_fusion": False}
+"""For every kernel: it rounds as torch does, without fusing products and sums. Loops that fetch ahead say so."""
+
+
+def interpreted() -> bool:
+    """Whether triton interprets kernels, on the CPU too, instead of compiling them. It looks at this when imported."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+def unavailable() -> str:
+    """Why this machine cannot run the engine, or "" if it can."""
+    if not find_spec("triton"):
+        return "triton is not installed (it comes with torch for Linux and NVIDIA GPUs)"
+    if interpreted() or torch.cuda.is_available():
+        return ""
+    return "there is no GPU that torch can use"
+
+
+def check_tensors(engine: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises :class:`EngineError` where the engine cannot run tensors of this device and type."""
+    if reason := unavailable():
+        raise EngineError(f"engine {engine!r} cannot run here: {reason}; choose engine 'auto', 'numba' or 'eager'")
+    if device.type != "cuda" and not interpreted():
+        raise EngineError(
+            f"engine {engine!r} runs on a GPU, but the network's tensors are on {device}; move them with "
+            "net.cuda(), or choose engine 'auto'"
+        )
+    if dtype not in DTYPES:
+        raise EngineError(f"engine {engine!r} takes float32 or float64, got {dtype}; choose engine 'eager'")
+
+
+# -- modules ----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def load(source: str) -> ModuleType:
+    """The module of a printed source. Triton reads a kernel's source as Python shows it and caches what it compiles."""
+    name = f"ranvier_triton_{hashlib.sha256(source.encode()).hexdigest()[:20]}"
+    path = f"<{name}>"
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    module = ModuleType(name)
+    exec(compile(source, path, "exec"), vars(module))  # noqa: S102 - printed by us from checked programs
+    return module
+
+
+@lru_cache(maxsize=256)
+def _cell(plan: str, cell: int, size: int, dtype: str) -> ModuleType:
+    return load(cell_source(read_plan(plan), cell, size, dtype))
+
+
+def loop_of(plan: Plan, sizes: Sequence[int], dtype: torch.dtype) -> Loop | None:
+    """How one kernel runs a stage of these sizes, or None if none can."""
+    if not plan.links or dtype != torch.float32:
+        return None
+    loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16", "float32" if interpreted() else "bfloat16")
+    return loop if loop.fits else None
+
+
+@lru_cache(maxsize=256)
+def _loop(plan: str, sizes: tuple[int, ...]) -> ModuleType:
+    loop = loop_of(read_plan(plan), sizes, torch.float32)
+    assert loop is not None
+    return load(loop.source())
+
+
+def _launch(kernel: Any, grid: int, steps: int, size: int, tensors: Sequence[Tensor], warps: int) -> None:
+    if not grid or not all(t.numel() for t in tensors):
+        return
+    device = tensors[0].device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[(grid,)](steps, size, *tensors, num_warps=warps, **OPTIONS)
+
+
+# -- forward ----------------------------------------------------------------------------------------
+
+
+def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
+    """Fill ``results``, contiguous, from ``tensors``; both by the names of :class:`Plan`."""
+    given = {n: t.detach().contiguous() for n, t in tensors.items()}
+    sizes = [given[f"current{i}"].shape[2] for i in range(len(plan.cells))]
+    loop = loop_of(plan, sizes, given["current0"].dtype)
+    if loop is None or not given["current0"].numel():
+        _forward_alternating(plan, given, results)
+    else:
+        _forward_loop(plan, loop, given, results)
+
+
+def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
+    steps, batch, _ = given["current0"].shape
+    programs = -(-batch // ROWS)
+    named = {n.replace(".", "_"): t for n, t in {**given, **results}.items()}
+    for j, link in enumerate(plan.links):
+        named[f"weight{j}"] = _laid_out(given[f"weight{j}"].t(), loop)
+        if j in loop.rings(backward=False):
+            ring = _ring(loop, link, loop.sent_pieces(link), link.source, programs, given[f"weight{j}"])
+            if link.delay:
+                past = given[f"history{link.source}"]
+                past = past[len(past) - link.delay :]
+                past = past * given[f"mask{j}"] if link.masked else past
+                cut = pieces(past, loop.sent_pieces(link)).transpose(0, 1)
+                slots = loop.slots(link)  # step -1 is in the last slot
+                ring[slots - link.delay :, :, :batch, : past.shape[2]] = cut.to(ring.dtype)
+            named[f"ring{j}"] = ring
+    kernel = _loop(plan.text, loop.sizes).forward
+    _launch(kernel, programs, steps, batch, [named[n] for n in loop.forward_names()], loop.warps)
+
+
+def _forward_alternating(plan: Plan, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
+    steps = len(given["current0"])
+    block = plan.block if plan.links else max(1, steps)
+    weights = _rounded(plan, given)
+    now: dict[str, Tensor] = {}
+    for i, cell in enumerate(plan.cells):
+        for s in cell.program.states:
+            first, last = given[f"state{i}.{s}"], results[f"states{i}.{s}"]
+            # kernels change the states in place: where only the last are a result, there
+            now[f"{i}.{s}"] = first.clone() if plan.keep_states else last[0].copy_(first)
+    for start in range(0, steps, block):
+        for i in plan.order:
+            span = slice(start, min(start + block, steps))
+            total = given[f"current{i}"][span]
+            for j, link in plan.into(i):
+                output, past = results[f"output{link.source}"], given[f"history{link.source}"]
+                sent = _window(past, output, start - link.delay, len(total))
+                total = total + linear(sent * given[f"mask{j}"] if link.masked else sent, weights[j])
+            _cell_forward(plan, i, total, given, results, now, span)
+
+
+def _cell_forward(
+    plan: Plan,
+    i: int,
+    current: Tensor,
+    given: Mapping[str, Tensor],
+    results: Mapping[str, Tensor],
+    now: Mapping[str, Tensor],
+    span: slice,
+) -> None:
+    program = plan.cells[i].program
+    named = {"current": current, "output": results[f"output{i}"][span]}
+    named |= {f"now_{s}": now[f"{i}.{s}"] for s in program.states}
+    named |= {f"value_{p}": given[f"value{i}.{p}"] for p in program.params}
+    named |= {f"saved_{s}": results[f"saved{i}.{s}"][span] for s in plan.saved(i)}
+    named |= {f"states_{s}": results[f"states{i}.{s}"][span] for s in program.states if plan.keep_states}
+    _, batch, size = current.shape
+    module = _cell(plan.text, i, size, DTYPES[current.dtype])
+    arguments = [named[n] for n in cell_forward_names(plan, i)]
+    _launch(module.forward, -(-batch * size // BLOCK), len(current), batch * size, arguments, 4)
+
+
+def _window(past: Tensor, output: Tensor, first: int, count: int) -> Tensor:
+    """``count`` outputs from step ``first`` on, which may be before step 0; those lie in ``past``, the latest last."""
+    if first >= 0:
+        return output[first : first + count]
+    before = past[len(past) + first :][:count]
+    return before if len(before) == count else torch.cat([before, output[: count - len(before)]])
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+
+def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N].
+
+    ``tensors`` has the values, weights and masks and what the forward pass kept; ``grads`` those of the outputs and
+    states, ``d_output0``, ``d_states0.v``.
+    """
+    given = {n: t.detach().contiguous() for n, t in {**tensors, **grads}.items()}
+    like = given["d_output0"]
+    sizes = [given[f"d_output{i}"].shape[2] for i in range(len(plan.cells))]
+    out: dict[str, Tensor] = {}
+    for i, cell in enumerate(plan.cells):
+        shape = given[f"d_output{i}"].shape
+        out[f"d_current{i}"] = like.new_empty(shape)
+        for s in cell.program.states:
+            last = torch.zeros_like(given[f"d_output{i}"][0]) if plan.keep_states else given[f"d_states{i}.{s}"][0]
+            out[f"d_state{i}.{s}"] = last.clone()
+        out |= {f"d_value{i}.{p}": like.new_zeros(shape[1:]) for p in cell.learned}
+    loop = loop_of(plan, sizes, like.dtype)
+    if loop is None or not like.numel():
+        _backward_alternating(plan, given, out)
+    else:
+        _backward_loop(plan, loop, given, out)
+    return {n: t.sum(0) if n.startswith("d_value") else t for n, t in out.items()}
+
+
+def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:
+    steps, batch, _ = given["d_output0"].shape
+    programs = -(-batch // ROWS)
+    scratch: dict[str, Tensor] = {}
+    for i, cell in enumerate(plan.cells):
+        if cell.learned:  # its second pass starts from the same gradients of the last states
+            scratch |= {f"d_state{i}.{s}": torch.empty_like(out[f"d_state{i}.{s}"]) for s in cell.program.states}
+    named = {n.replace(".", "_"): t for n, t in {**given, **out, **scratch}.items()}
+    for j, link in enumerate(plan.links):
+        named[f"weight{j}"] = _laid_out(given[f"weight{j}"], loop)
+        if j in loop.rings(backward=True):
+            named[f"ring{j}"] = _ring(loop, link, 3, link.target, programs, given[f"weight{j}"])
+    kernel = _loop(plan.text, loop.sizes).backward
+    _launch(kernel, programs, steps, batch, [named[n] for n in loop.backward_names()], loop.warps)
+    for i, cell in enumerate(plan.cells):
+        if cell.learned:
+            _cell_backward(plan, i, out[f"d_current{i}"], given, out, slice(0, steps))
+
+
+def _backward_alternating(plan: Plan, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:
+    steps = len(given["d_output0"])
+    block = plan.block if plan.links else max(1, steps)
+    weights = _rounded(plan, given)
+    for start in reversed(range(0, steps, block)):
+        span = slice(start, min(start + block, steps))
+        for i in reversed(plan.order):
+            total = given[f"d_output{i}"][span]
+            for j, link in plan.out_of(i):
+                back = out[f"d_current{link.target}"][start + link.delay : span.stop + link.delay]
+                if len(back):
+                    part = back @ weights[j]
+                    part = part * given[f"mask{j}"] if link.masked else part
+                    total = total.clone()
+                    total[: len(part)] += part
+            _cell_backward(plan, i, total, given, out, span)
+
+
+def _cell_backward(
+    plan: Plan, i: int, d_output: Tensor, given: Mapping[str, Tensor], out: Mapping[str, Tensor], span: slice
+) -> None:
+    """Go on from the whole gradient of a cell's output, which may lie where that of its current goes."""
+    planned = plan.cells[i]
+    program = planned.program
+    named = {"d_output": d_output, "d_current": out[f"d_current{i}"][span]}
+    named |= {f"carry_{s}": out[f"d_state{i}.{s}"] for s in program.states}
+    named |= {f"value_{p}": given[f"value{i}.{p}"] for p in program.params}
+    named |= {f"saved_{s}": given[f"saved{i}.{s}"][span] for s in plan.saved(i)}
+    named |= {f"d_states_{s}": given[f"d_states{i}.{s}"][span] for s in program.states if plan.keep_states}
+    named |= {f"sum_{p}": out[f"d_value{i}.{p}"] for p in planned.learned}
+    _, batch, size = d_output.shape
+    module = _cell(plan.text, i, size, DTYPES[d_output.dtype])
+    arguments = [named[n] for n in cell_backward_names(plan, i)]
+    _launch(module.backward, -(-batch * size // BLOCK), len(d_output), batch * size, arguments, 4)
+
+
+# -- weights ----------------------------------------------------------------------------------------
+
+
+def pieces(values: Tensor, count: int) -> Tensor:
+    """``values``, float32, as a sum of ``count`` of 8 significant bits each, [count, ...]: 3 exactly, 1 rounded."""
+    if count == 1:
+        return values.bfloat16().to(values.dtype)[None]
+    parts = []
+    for _ in range(count):
+        top = (values.view(torch.int32) & -65536).view(torch.float32)
+        parts.append(top)
+        values = values - top
+    return torch.stack(parts)
+
+
+def _laid_out(weight: Tensor, loop: Loop) -> Tensor:
+    """``weight`` [from, to] in its pieces, [pieces, from, to], padded with zeros, as a kernel reads it."""
+    cut = pieces(weight.contiguous(), loop.weight_pieces)
+    wide = cut.new_zeros(len(cut), padded(weight.shape[0]), padded(weight.shape[1]), dtype=getattr(torch, loop.part))
+    wide[:, : weight.shape[0], : weight.shape[1]] = cut.to(wide.dtype)
+    return wide
+
+
+def _ring(loop: Loop, link: LinkPlan, count: int, sender: int, programs: int, like: Tensor) -> Tensor:
+    shape = (loop.slots(link), count, programs * ROWS, loop.wide[sender])
+    return like.new_zeros(shape, dtype=getattr(torch, loop.part))
+
+
+def _rounded(plan: Plan, given: Mapping[str, Tensor]) -> list[Tensor]:
+    """The weights of the links, as the engine takes them."""
+    weights = [given[f"weight{j}"] for j in range(len(plan.links))]
+    return [w.bfloat16().to(w.dtype) for w in weights] if plan.engine == "triton-bf16" else weights
