@@ -18,9 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_path
+from ..files import atomic_path, cache_folder
 from .binning import LARGEST_COUNT, Binning, Counts, bin_spikes
-from ..files import cache_folder
 from .shd import EventSource
 
 _FORMAT = 1  # of the cache; a change of the binning's rules must raise it

@@ -24,9 +24,8 @@ from scipy.signal import resample_poly
 from scipy.special import hankel1e, jv, yv
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_path
+from ..files import atomic_path, cache_folder
 from .hair_cell import LANES, new_states, run_places
-from ..files import cache_folder
 
 #: Goes up when equal audio and seed no longer give equal spikes; derived files carry it.
 MODEL_VERSION = 1

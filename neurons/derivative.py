@@ -7,7 +7,8 @@ are kept for every step and values that are computed again from them, so that as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 
 import networkx as nx
 from torch import Tensor
@@ -36,6 +37,10 @@ class Derivative:
 
     ``gate`` names the value that ``d_output`` is multiplied with before it does anything, if there is one: where it is
     0 the gradient of the output need not be known. It is computed by ``gate_ops`` from what was saved.
+
+    ``restored`` are states before the step that are not saved: ``restore_ops`` compute them, as ``restore`` says, from
+    what the step before saved (before the first step they are the initial states). With ``rebuilt``, ``ops`` also compute
+    the program's output, so that it need not be kept either.
     """
 
     program: StepProgram
@@ -45,22 +50,29 @@ class Derivative:
     gradients: Mapping[str, Arg]
     gate: Arg | None
     gate_ops: tuple[Op, ...]
+    restored: tuple[str, ...] = ()
+    restore: Mapping[str, Arg] = field(default_factory=dict)
+    restore_ops: tuple[Op, ...] = ()
+    rebuilt: bool = False
 
     def __str__(self) -> str:
-        inputs = ", ".join((*self.saved, OUTPUT_GRADIENT, *map(gradient_name, self.program.states)))
+        inputs = ", ".join((*self.saved, *self.restored, OUTPUT_GRADIENT, *map(gradient_name, self.program.states)))
         lines = [f"backward({inputs}; {', '.join(self.program.params)})"]
         lines += [f"  {op}" for op in self.ops]
         shown = {k: v if isinstance(v, str) else format(v, "g") for k, v in self.gradients.items()}
         lines.append(f"  gradients: {', '.join(f'{gradient_name(k)} <- {v}' for k, v in shown.items())}")
         lines.append(f"  kept from the forward step: {', '.join(self.saved) or '(nothing)'}")
+        if self.restored:
+            lines.append(f"  {', '.join(self.restored)} before the step: from what the step before kept")
+            lines += [f"    {op}" for op in self.restore_ops]
         if self.gate is not None:
             lines.append(f"  {OUTPUT_GRADIENT} matters only where {self.gate} is not 0")
         return "\n".join(lines)
 
 
-def differentiate(program: StepProgram, learned: Iterable[str] = ()) -> Derivative:
+def differentiate(program: StepProgram, learned: Iterable[str] = (), frugal: bool = False) -> Derivative:
     """The derivative of ``program``, with gradients of the parameters in ``learned`` besides those of the current and
-    the states.
+    the states. With ``frugal``, states and the output are computed again wherever the saved values allow it.
 
     Raises:
         TraceError: for a parameter the program does not have, or a surrogate whose derivative cannot be traced.
@@ -88,18 +100,25 @@ def differentiate(program: StepProgram, learned: Iterable[str] = ()) -> Derivati
     else:
         backward_gate = ()
     needed |= {a for a in gradients.values() if isinstance(a, str) and a in forward}
-    saved = _cut(program, needed)
-    again = _recompute(program, saved)
-    ops = (*again, *backward)
-    kept = prune(ops, list(gradients.values()))
+    saved, restored = _kept_and_restored(program, needed) if frugal else (_cut(program, needed), ())
+    again = _recompute(program, (*saved, *restored))
+    rebuilt = frugal and _follows(program, program.output, (*saved, *restored))
+    gate_ops = prune((*again, *backward_gate), [gate]) if gate is not None else ()
+    if any(a in restored for op in gate_ops for a in op.args):
+        gate, gate_ops = None, ()  # it is wanted before the states are restored
+    restore = {s: program.next_state[s] for s in restored}
     return Derivative(
         program=program,
         learned=learned,
         saved=saved,
-        ops=kept,
+        ops=prune((*again, *backward), [*gradients.values(), *([program.output] if rebuilt else [])]),
         gradients=gradients,
         gate=gate,
-        gate_ops=prune((*again, *backward_gate), [gate]) if gate is not None else (),
+        gate_ops=gate_ops,
+        restored=restored,
+        restore=restore,
+        restore_ops=prune(_recompute(program, saved), list(restore.values())),
+        rebuilt=rebuilt,
     )
 
 
@@ -164,10 +183,9 @@ def _magnitude(b: Builder, d: Arg, op: Op) -> tuple[Arg | None, ...]:
 def _extremum(largest: bool) -> Callable[[Builder, Arg, Op], tuple[Arg | None, ...]]:
     def rule(b: Builder, d: Arg, op: Op) -> tuple[Arg | None, ...]:
         x, y = op.args if largest else op.args[::-1]
-        # where both are equal each has half, as torch's maximum and minimum do
+        # the first operand's share; where both are equal each has half, as torch's maximum and minimum do
         share = b.emit("mul", b.emit("add", b.emit("ge", x, y), b.emit("gt", x, y)), 0.5, hint="share")
-        first, second = b.emit("mul", d, share), b.emit("mul", d, b.emit("sub", 1.0, share))
-        return (first, second) if largest else (second, first)
+        return b.emit("mul", d, share), b.emit("mul", d, b.emit("sub", 1.0, share))
 
     return rule
 
@@ -218,12 +236,54 @@ def _values_read(ops: Iterable[Op], forward: Mapping[str, Op], program: StepProg
     return {a for op in ops for a in op.args if isinstance(a, str) and a in per_step}
 
 
-def _cut(program: StepProgram, needed: set[str]) -> tuple[str, ...]:
-    """The cheapest set of values from which all of ``needed`` can be computed again (a minimum cut of the program)."""
+def _kept_and_restored(program: StepProgram, needed: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fewest values to keep if states before the step may be computed from what the step before kept, and those
+    states.
+    """
+    best: tuple[float, tuple[str, ...], tuple[str, ...]] | None = None
+    for count in range(len(program.states) + 1):
+        for restored in combinations(program.states, count):
+            results = {program.next_state[s] for s in restored}
+            # they must follow without each other, or one step would need the one before it, and so on
+            must = {r for r in results if isinstance(r, str) and r not in program.params}
+            before = _cut(program, must, costs=dict.fromkeys(restored, 1000.0), early=True)
+            if set(before) & set(restored):
+                continue
+            rest = _cut(program, needed - set(restored), costs=dict.fromkeys((*before, *restored), 0.0))
+            saved = tuple(n for n in _order(program) if n in {*before, *rest} and n not in restored)
+            used = tuple(s for s in restored if s in {*rest, *needed})
+            cost = sum(KEPT_ALREADY if n == program.output else 1.0 for n in saved)
+            if used == restored and (best is None or cost < best[0]):
+                best = cost, saved, restored
+    assert best is not None  # restoring no state is always possible
+    return best[1], best[2]
+
+
+def _follows(program: StepProgram, value: Arg, known: tuple[str, ...]) -> bool:
+    """Whether ``value`` can be computed from ``known`` and the parameters."""
+    names = {*known, *program.params, *(op.name for op in _recompute(program, known))}
+    return not isinstance(value, str) or value in names
+
+
+def _order(program: StepProgram) -> list[str]:
+    return ["current", *program.states, *(op.name for op in program.ops)]
+
+
+def _cut(
+    program: StepProgram, needed: set[str], costs: Mapping[str, float] | None = None, early: bool = False
+) -> tuple[str, ...]:
+    """The cheapest set of values from which all of ``needed`` can be computed again (a minimum cut of the program).
+
+    Of equally cheap ones the last in the program, from which least is left to compute, or, if ``early``, the first,
+    from which most can be computed. ``costs`` are 1 where not given.
+    """
+    if not needed:
+        return ()
     graph = nx.DiGraph()
-    order = ["current", *program.states, *(op.name for op in program.ops)]
+    order = _order(program)
+    own = {program.output: KEPT_ALREADY} | dict(costs or {})
     for name in order:
-        graph.add_edge((name, "in"), (name, "out"), capacity=KEPT_ALREADY if name == program.output else 1.0)
+        graph.add_edge((name, "in"), (name, "out"), capacity=own.get(name, 1.0))
     for name in ("current", *program.states):
         graph.add_edge("source", (name, "in"))  # without a capacity: it cannot be cut
     for op in program.ops:
@@ -232,9 +292,10 @@ def _cut(program: StepProgram, needed: set[str]) -> tuple[str, ...]:
                 graph.add_edge((arg, "out"), (op.name, "in"))
     for name in needed:
         graph.add_edge((name, "out"), "sink")
-    if not needed:
-        return ()
-    _, (near, _) = nx.minimum_cut(graph, "source", "sink")
+    if early:
+        near = nx.minimum_cut(graph.reverse(), "sink", "source")[1][1]
+    else:
+        near = nx.minimum_cut(graph, "source", "sink")[1][0]
     return tuple(n for n in order if (n, "in") in near and (n, "out") not in near)
 
 

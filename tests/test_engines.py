@@ -174,8 +174,11 @@ class Problem:
 
 
 def check(problem: Problem, engine: str, tolerance: float = 1e-4) -> None:
-    """Spikes as the plain loop's in float32; states and gradients as its in float64, where both fire alike."""
-    same, _ = problem.run("eager", torch.float32)
+    """Spikes as the plain loop's in float32; states and gradients as its in float64, where both fire alike.
+
+    Where float32 itself is further off than the tolerance (Izhikevich's mV), the engine may be 4 times as far.
+    """
+    same, rounded = problem.run("eager", torch.float32)
     truth, wanted = problem.run("eager", torch.float64)
     got, grads = problem.run(engine, torch.float32)
     for n, trace in got.items():
@@ -190,17 +193,18 @@ def check(problem: Problem, engine: str, tolerance: float = 1e-4) -> None:
         return  # float32 and float64 part here whatever the engine; the spikes were compared above
     for n, trace in got.items():
         for s, state in trace.states.items():
-            close(state, truth[n].states[s], tolerance, f"state {n} {s}")
+            close(state, truth[n].states[s], same[n].states[s], tolerance, f"state {n} {s}")
     for name, grad in grads.items():
-        close(grad, wanted[name], tolerance, f"gradient of {name}")
+        close(grad, wanted[name], rounded[name], tolerance, f"gradient of {name}")
 
 
-def close(value: Tensor, truth: Tensor, tolerance: float, what: str) -> None:
+def close(value: Tensor, truth: Tensor, rounded: Tensor, tolerance: float, what: str) -> None:
     assert value.shape == truth.shape, what
-    error = float((value.detach().double() - truth.detach()).abs().max()) if value.numel() else 0.0
-    assert error <= tolerance * max(1.0, float(truth.detach().abs().max()) if truth.numel() else 0.0), (
-        f"{what}: off by {error}"
-    )
+    if value.numel():
+        value, truth, rounded = (t.detach().double() for t in (value, truth, rounded))
+        allowed = max(tolerance * max(1.0, float(truth.abs().max())), 4 * float((rounded - truth).abs().max()))
+        error = float((value - truth).abs().max())
+        assert error <= allowed, f"{what}: off by {error}"
 
 
 @pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
@@ -503,7 +507,8 @@ mean = lambda module, part: module(part.double()).output.sum() / part.shape[1]
 mean(net, data).backward()
 alone = [p.grad.clone() for p in net.parameters()]
 net.zero_grad()
-mean(DistributedDataParallel(net), data[:, rank * 3:rank * 3 + 3].contiguous()).backward()
+together = DistributedDataParallel(net)
+mean(together, data[:, rank * 3:rank * 3 + 3].contiguous()).backward()
 for p, g in zip(net.parameters(), alone):
     assert g.abs().sum() > 0
     torch.testing.assert_close(p.grad, g)
@@ -525,3 +530,25 @@ def test_two_processes_give_the_gradients_of_one() -> None:
     for part in parts:
         out, err = part.communicate(timeout=240)
         assert out.strip() == "same", err[-3000:]
+
+
+class Bare(Neuron):
+    """No parameter is read and nothing has to be kept."""
+
+    output = "real"
+    x = State(0.0)
+
+    def step(self, x: Any, current: Any, p: Any) -> Any:
+        x = x * 0.5 + current
+        return x, x
+
+
+def test_a_neuron_that_keeps_nothing_and_gradients_of_a_state_alone() -> None:
+    check(Problem({"n": Bare(3)}, [], 4, 2), "numba")
+    net, x = plain(), (torch.rand(6, 2, 12) < 0.3).float()
+    grads = []
+    for engine in ("eager", "numba"):
+        net.engine = engine
+        grads.append(torch.autograd.grad(net(x).state["h"]["v"].sum(), list(net.parameters())))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -152,10 +152,11 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
 
 
 def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N].
+    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N]; and the outputs that were
+    not kept, ``output0`` [T, B, N].
 
-    ``tensors`` has the values, weights and masks and what the forward pass kept; ``grads`` those of the outputs and
-    states, ``d_output0``, ``d_states0.v``.
+    ``tensors`` are those of :attr:`Plan.kept`; ``grads`` those of the outputs and states, ``d_output0``,
+    ``d_states0.v``.
     """
     like = grads["d_output0"]
     batch = like.shape[1]
@@ -166,6 +167,8 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
         shape = grads[f"d_output{i}"].shape
         out[f"d_current{i}"] = like.new_empty(shape)
         out |= {f"d_state{i}.{s}": like.new_empty(shape[1:]) for s in cell.program.states}
+        if cell.derivative.rebuilt and plan.sends(i):
+            out[f"output{i}"] = like.new_empty(shape)
         partial |= {f"d_value{i}.{p}": like.new_zeros(len(ranges), shape[2]) for p in cell.learned}
     given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **grads, **out}.items()}
     sums = {n.replace(".", "_"): _array(t) for n, t in partial.items()}

@@ -23,7 +23,9 @@ def numba_source(plan: Plan, dtype: str) -> str:
     for i, cell in enumerate(plan.cells):
         parts.append(_cell_forward(i, cell.program, plan.saved(i), literals))
         if plan.gradients:
-            parts.append(_cell_backward(i, cell.derivative, literals))
+            parts.append(_cell_backward(i, cell.derivative, plan.sends(i), literals))
+            if cell.derivative.restored:
+                parts.append(_cell_restore(i, cell.derivative, literals))
             if _gated(plan, i):
                 parts.append(_cell_gate(i, cell.derivative, literals))
     parts.append(_forward(plan))
@@ -93,12 +95,14 @@ def _cell_forward(i: int, program: StepProgram, saved: tuple[str, ...], literals
     return _loop(f"forward{i}", [*arrays, *(f"p_{p}" for p in program.params)], body)
 
 
-def _cell_backward(i: int, derivative: Derivative, literals: dict[float, str]) -> str:
+def _cell_backward(i: int, derivative: Derivative, sends: bool, literals: dict[float, str]) -> str:
     program = derivative.program
     results = derivative.gradients
     read = _read(results.values(), derivative.ops)
     carried = [gradient_name(s) for s in program.states]
-    body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read]
+    rebuilt = sends and derivative.rebuilt
+    body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read or s == program.output]
+    body += [f"x_{s} = r_{s}[n]" for s in derivative.restored]
     body += [f"x_{p} = p_{p}[n]" for p in program.params if p in read]
     body += [f"x_{OUTPUT_GRADIENT} = {OUTPUT_GRADIENT}[n]"] if OUTPUT_GRADIENT in read else []
     body += [f"x_{c} = a_{c}[n]" for c in carried if c in read]
@@ -106,9 +110,21 @@ def _cell_backward(i: int, derivative: Derivative, literals: dict[float, str]) -
     body += [f"d_current[n] = {_operand(results['current'], literals)}"]
     body += [f"a_{gradient_name(s)}[n] = {_operand(results[s], literals)}" for s in program.states]
     body += [f"g_{p}[n] += {_operand(results[p], literals)}" for p in derivative.learned]
+    body += [f"output[n] = {_operand(program.output, literals)}"] if rebuilt else []
     arrays = [OUTPUT_GRADIENT, *(f"a_{c}" for c in carried), "d_current", *(f"s_{s}" for s in derivative.saved)]
+    arrays += [*(f"r_{s}" for s in derivative.restored), *(["output"] if rebuilt else [])]
     arrays += [f"g_{p}" for p in derivative.learned]
     return _loop(f"backward{i}", [*arrays, *(f"p_{p}" for p in program.params)], body)
+
+
+def _cell_restore(i: int, derivative: Derivative, literals: dict[float, str]) -> str:
+    read = _read(derivative.restore.values(), derivative.restore_ops)
+    body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read]
+    body += [f"x_{p} = p_{p}[n]" for p in derivative.program.params if p in read]
+    body += [_statement(op, literals) for op in derivative.restore_ops]
+    body += [f"r_{s}[n] = {_operand(v, literals)}" for s, v in derivative.restore.items()]
+    arrays = [*(f"r_{s}" for s in derivative.restored), *(f"s_{s}" for s in derivative.saved)]
+    return _loop(f"restore{i}", [*arrays, *(f"p_{p}" for p in derivative.program.params)], body)
 
 
 def _cell_gate(i: int, derivative: Derivative, literals: dict[float, str]) -> str:
@@ -126,7 +142,7 @@ def _gated(plan: Plan, cell: int) -> bool:
     """Whether only part of the recurrent gradient of a cell's output has to be computed."""
     program = plan.cells[cell].program
     compact = program.surrogate is not None and program.surrogate.compact
-    return compact and plan.cells[cell].derivative.gate is not None and any(True for _ in plan.out_of(cell))
+    return compact and plan.cells[cell].derivative.gate is not None and plan.sends(cell)
 
 
 # -- the time loops ---------------------------------------------------------------------------------
@@ -160,13 +176,15 @@ def backward_arguments(plan: Plan) -> tuple[str, ...]:
     """Names of the arrays that ``backward`` takes after ``first, last, tile``.
 
     ``d_output0`` [T, B, N] and ``d_states0.v`` [T or 1, B, N] come in, ``d_current0`` [T, B, N], ``d_state0.v`` [B, N]
-    and ``d_value0.x`` [N] of this range of samples go out.
+    and ``d_value0.x`` [N] of this range of samples go out, and ``output0`` [T, B, N] where it is rebuilt.
     """
     names = [n for n in plan.inputs if n.startswith(("value", "mask", "weight"))]
     names += [f"transposed{i}" for i in range(len(plan.links))]
     names += [n for n in plan.results if n.startswith("saved")]
     names += [f"d_{n}" for n in plan.differentiable]
     for i, cell in enumerate(plan.cells):
+        names += [f"state{i}.{s}" for s in cell.derivative.restored]
+        names += [f"output{i}"] if plan.sends(i) and cell.derivative.rebuilt else []
         names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
         names += [f"d_value{i}.{p}" for p in cell.learned]
     return _plain(names)
@@ -231,7 +249,9 @@ def _backward(plan: Plan) -> str:
     w("count = last - first", "steps = d_current0.shape[0]")
     for i, cell in enumerate(plan.cells):
         w(f"size{i} = d_current{i}.shape[2]", f"total{i} = np.empty((tile * count, size{i}), F)")
-        if any(True for _ in plan.out_of(i)):
+        for s in cell.derivative.restored:
+            w(f"restored{i}_{s} = np.empty((count, size{i}), F)")
+        if plan.sends(i):
             w(f"part{i} = np.empty((tile * count, size{i}), F)", f"gate{i}_rows = np.empty((tile * count, size{i}), F)")
         for s in cell.program.states:
             start = f"np.zeros((count, size{i}), F)" if plan.keep_states else f"d_states{i}_{s}[0, first:last].copy()"
@@ -280,9 +300,20 @@ def _backward(plan: Plan) -> str:
         w("k = ahead - 1 - q")
         for s in cell.program.states if plan.keep_states else ():
             w(f"add_rows(carry{i}_{s}, 0, d_states{i}_{s}[start + k, first:last])")
+        restored = [f"restored{i}_{s}[b]" for s in cell.derivative.restored]
+        if restored:
+            w.block("if start + k == 0:")
+            w(*(f"restored{i}_{s}[:] = state{i}_{s}[first:last]" for s in cell.derivative.restored))
+            w.end()
+            w.block("else:").block("for b in range(count):")
+            before = [f"saved{i}_{s}[start + k - 1, first + b]" for s in plan.saved(i)]
+            w(f"restore{i}({', '.join([f'size{i}', *restored, *before, *values])})")
+            w.end(2)
         w.block("for b in range(count):")
         arrays = [f"total{i}[k * count + b]", *(f"carry{i}_{s}[b]" for s in cell.program.states)]
-        arrays += [f"d_current{i}[start + k, first + b]", *saved]
+        arrays += [f"d_current{i}[start + k, first + b]", *saved, *restored]
+        if plan.sends(i) and cell.derivative.rebuilt:
+            arrays += [f"output{i}[start + k, first + b]"]
         arrays += [f"d_value{i}_{p}" for p in cell.learned]
         w(f"backward{i}({', '.join([f'size{i}', *arrays, *values])})")
         w.end(2)

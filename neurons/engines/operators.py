@@ -145,7 +145,9 @@ def _setup_context(ctx: Any, inputs: tuple[Sequence[Tensor], str], output: list[
 def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[list[Tensor | None], None]:
     plan = read_plan(ctx.plan)
     kept = ctx.saved_tensors
-    like = kept[-1]  # the last saved value, or a parameter: of the states' type
+    like = next((g for g in grads if g is not None), None)
+    if like is None:
+        return [None] * len(plan.inputs), None
     arrived = [
         like.new_zeros(shape) if grad is None else grad
         for grad, shape in zip(grads, ctx.shapes, strict=False)  # the values kept for this pass come after them

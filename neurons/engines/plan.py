@@ -18,20 +18,23 @@ from ..derivative import Derivative, differentiate
 from ..program import StepProgram
 from .stage import Cell, Link, block_of
 
+FRUGAL = ("numba",)
+"""Engines that restore states and rebuild outputs in the backward pass; for the others memory is not what is short."""
 LONGEST_BLOCK = 32
 """Steps that a fused kernel advances at a time at most: enough rows for a product."""
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A population: its program and the parameters whose gradients are wanted."""
+    """A population: its program, the parameters whose gradients are wanted, and whether to keep as little as can be."""
 
     program: StepProgram
     learned: tuple[str, ...]
+    frugal: bool = False
 
     @cached_property
     def derivative(self) -> Derivative:
-        return differentiate(self.program, self.learned)
+        return differentiate(self.program, self.learned, self.frugal)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Plan:
         """The links from a cell, with their numbers."""
         return ((i, k) for i, k in enumerate(self.links) if k.source == cell)
 
+    def sends(self, cell: int) -> bool:
+        """Whether a link starts at the cell, so that the gradient of a weight needs its output."""
+        return any(k.source == cell for k in self.links)
+
     # -- the order of tensors in the operators' lists ----------------------------------------------
 
     @cached_property
@@ -101,6 +108,15 @@ class Plan:
         for i, cell in enumerate(self.cells):
             names += [f"output{i}", *(f"states{i}.{s}" for s in cell.program.states)]
         return (*names, *(f"saved{i}.{s}" for i in range(len(self.cells)) for s in self.saved(i)))
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """Those of the inputs and results that the backward pass reads."""
+        names = [n for n in self.inputs if n.startswith(("history", "value", "weight", "mask"))]
+        for i, cell in enumerate(self.cells):
+            names += [f"state{i}.{s}" for s in cell.derivative.restored]
+            names += [f"output{i}"] if self.sends(i) and not cell.derivative.rebuilt else []
+        return (*names, *(n for n in self.results if n.startswith("saved")))
 
     @cached_property
     def differentiable(self) -> tuple[str, ...]:
@@ -131,7 +147,10 @@ def read_plan(text: str) -> Plan:
     data: Mapping[str, Any] = json.loads(text)
     return Plan(
         data["engine"],
-        tuple(CellPlan(StepProgram.from_json(c["program"]), tuple(c["learned"])) for c in data["cells"]),
+        tuple(
+            CellPlan(StepProgram.from_json(c["program"]), tuple(c["learned"]), data["engine"] in FRUGAL)
+            for c in data["cells"]
+        ),
         tuple(LinkPlan(*k) for k in data["links"]),
         data["block"],
         tuple(data["order"]),
@@ -175,7 +194,7 @@ def _plan(
     block, order = block_of(names, [(names[k[0]], names[k[1]], k[2]) for k in links], LONGEST_BLOCK)
     return Plan(
         engine,
-        tuple(CellPlan(StepProgram.from_json(json.loads(text)), learned) for text, learned in cells),
+        tuple(CellPlan(StepProgram.from_json(json.loads(text)), learned, engine in FRUGAL) for text, learned in cells),
         tuple(LinkPlan(*k) for k in links),
         block,
         tuple(map(int, order)),
