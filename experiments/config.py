@@ -65,6 +65,12 @@ class DataConfig:
     channels: int = opt(700, "channels of the files", low=1)
     channel_factor: int = opt(5, "how many neighbouring channels are added into one", low=1)
     lengths: bool = opt(False, "end each sample at its last event: later steps count in no readout, statistic or rate")
+    equalise: float = opt(
+        0.0,
+        "scale a word's channels towards equal mean counts, which takes a microphone's colour away; 1: wholly",
+        low=0,
+        high=1,
+    )
     max_count: int = opt(255, "counts per bin saturate here; 1 makes the input binary events", low=1, high=255)
 
 
