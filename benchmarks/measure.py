@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .contestants import KINDS, Contestant, Skipped
+from .load import Others
 from .workload import Cell, make_workload
 
 ROUNDS = 11
@@ -82,6 +83,8 @@ def measure_cell(
             if rate is not None:
                 rates[name] = round(rate, 5)
         left = budget_s - (time.perf_counter() - started)
+        worker = getattr(contestants.get("spyx"), "process", None)
+        others = Others([worker.pid] if worker is not None else [])
         done = {name: len(t.samples["step"]) for name, t in times.items()}
         plan = plan_rounds({name: t.round_s for name, t in times.items()}, left, rounds, done)
         for name in (n for n in plan if plan[n] < min(ENOUGH, rounds)):
@@ -96,6 +99,7 @@ def measure_cell(
                     for kind in KINDS:
                         sample = contestants[name].time(kind, times[name].number[kind])
                         times[name].samples[kind].append(sample)
+        busy = others.share()
     finally:
         for name in names:
             contestants[name].release()
@@ -113,6 +117,7 @@ def measure_cell(
         "rounds": {name: len(t.samples["step"]) for name, t in times.items()},
         "samples_ms": {name: [_ms(s) for s in t.samples["step"]] for name, t in times.items()},
         "prepare_s": first_s,
+        "others": busy,
     }
 
 

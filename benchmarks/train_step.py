@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .contestants import JAX_PYTHON, Contestant, SpyxContestant, make_contestants
+from .load import QUIET
 from .measure import ROUNDS, measure_cell
 from .workload import Cell
 
@@ -40,6 +41,7 @@ NAMES = (
     "matmul-floor",
 )
 BEGIN, END = "<!-- table of benchmarks.train_step -->", "<!-- end of the table -->"
+NOT_QUIET = "not to be trusted: other processes were using the CPU; the same command measures these cells again"
 OURS, FLOOR = "ranvier-numba", "matmul-floor"
 CHANNELS = 140
 BUDGET_S, GRID_BUDGET_S = 40.0, 120.0
@@ -99,13 +101,15 @@ def limit_threads(threads: int) -> None:
 
 
 def read_results(path: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Cells measured before under the same conditions; otherwise none."""
+    """Cells measured before under the same conditions and on a quiet machine; otherwise none."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {**about, "cells": []}
     same = all(found.get(key) == about[key] for key in ("fingerprint", "machine", "budget_s"))
-    return found if same and isinstance(found.get("cells"), list) else {**about, "cells": []}
+    if not same or not isinstance(found.get("cells"), list):
+        return {**about, "cells": []}
+    return {**found, "cells": [entry for entry in found["cells"] if (entry.get("others") or 0.0) <= QUIET]}
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
@@ -156,6 +160,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
         label = str(Cell(*(entry[key] for key in ("B", "T", "C", "H", "rate"))))
         for name, text in (*entry["reasons"].items(), *entry["notes"].items()):
             said.setdefault(f"{name}: {text}", []).append(label)
+        if (busy := entry.get("others") or 0.0) > QUIET:
+            said.setdefault(NOT_QUIET, []).append(f"{label}, {busy:.0%}")
     return [f"{text} ({'; '.join(where)})" for text, where in said.items()]
 
 

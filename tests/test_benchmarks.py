@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks import contestants, memory, peers, train_step
+from benchmarks.load import Others
 from benchmarks.measure import measure_cell, plan_rounds
 from benchmarks.workload import Cell, Workload, make_workload, tune
 
@@ -183,6 +187,8 @@ def test_results_of_other_code_are_not_continued(tmp_path: Path) -> None:
     train_step.write_results(path, done)
     assert train_step.read_results(path, about) == done
     assert train_step.read_results(path, {**about, "fingerprint": "b"})["cells"] == []
+    train_step.write_results(path, {**about, "cells": [{"B": 1, "others": 0.5}, {"B": 2, "others": 0.01}]})
+    assert [entry["B"] for entry in train_step.read_results(path, about)["cells"]] == [2], "the first was disturbed"
     path.write_text("{")
     assert train_step.read_results(path, about)["cells"] == []
     assert train_step.read_results(tmp_path / "none.json", about)["cells"] == []
@@ -198,6 +204,23 @@ def test_a_losing_cell_is_marked() -> None:
     assert row.count("20 (2×)") == 5
     entry["ms"]["spyx"] = 11.0
     assert train_step.losers(entry) == []
+
+
+def test_others_are_seen() -> None:
+    """A process that burns CPU time is somebody else's work, unless it is named as ours."""
+    code = "import time\nend = time.process_time() + 5\nwhile time.process_time() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        try:
+            time.sleep(0.2)
+            alone, known = Others(), Others([process.pid])
+            time.sleep(0.6)
+            seen, rest = alone.share(), known.share()
+        finally:
+            process.kill()
+    if seen is None or rest is None:
+        pytest.skip("no /proc")
+    assert seen > rest, (seen, rest)
+    assert 0 <= rest < seen <= 1
 
 
 def test_the_table_of_a_page_is_replaced(tmp_path: Path) -> None:
