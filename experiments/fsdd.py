@@ -55,7 +55,7 @@ CANDIDATES = (
 
 
 def defaults() -> Config:
-    """Settings chosen on Ranvier Digits, for fewer epochs than there, since this set has twice the recordings.
+    """Settings chosen on Ranvier Digits, with half the neurons and fewer epochs, since this set has twice the recordings.
 
     They are written out and not taken from ``digits.py``, so that the figures of this set stay what they are when the
     demo's settings change.
@@ -70,7 +70,7 @@ def defaults() -> Config:
     model.surrogate_width, model.norm_gain, model.norm_bias, model.recurrent_gain = 0.4, 2.0, 1.5, 1.0
     model.dropout, model.input_dropout, model.recurrent_dropout = 0.1, 0.05, 0.1
     model.readout, model.tau_readout, model.learn_tau_readout, model.readout_bias = "mean", 20.0, False, True
-    training.epochs, training.lr, training.weight_decay, training.logit_scale = 100, 5e-3, 1e-3, 3.0
+    training.epochs, training.lr, training.weight_decay, training.logit_scale = 200, 5e-3, 1e-3, 3.0
     training.rate_weight, training.rate_low, training.rate_high = 5.0, 0.15, 0.5
     return config
 
