@@ -39,8 +39,8 @@ class Derivative:
     0 the gradient of the output need not be known. It is computed by ``gate_ops`` from what was saved.
 
     ``restored`` are states before the step that are not saved: ``restore_ops`` compute them, as ``restore`` says, from
-    what the step before saved (before the first step they are the initial states). With ``rebuilt``, ``ops`` also compute
-    the program's output, so that it need not be kept either.
+    what the step before saved (before the first step they are the initial states). With ``rebuilt``, ``ops`` compute
+    the program's output too, so that it need not be kept either.
     """
 
     program: StepProgram

@@ -95,6 +95,12 @@ def count_nonzero(values: Any) -> int:
 
 
 @kernel()
+def count_into(counts: Any, place: int, values: Any) -> None:
+    """Write into ``counts[place]`` how many ``values`` are not 0."""
+    counts[place] = count_nonzero(values)
+
+
+@kernel()
 def add_product(total: Any, values: Any, matrix: Any, index: Any) -> None:
     """``total += values @ matrix`` by whichever of the two ways is faster."""
     rows, terms = values.shape

@@ -20,7 +20,11 @@ _CHUNK = 128  # rows that are sorted together in a gradient of weights: they sta
 
 def density(values: Tensor) -> float:
     """The fraction of ``values`` that are not 0."""
-    return int(torch.count_nonzero(values)) / max(1, values.numel())
+    flat = _array(values.reshape(1, -1) if values.ndim < 2 else values.reshape(len(values), -1))
+    ranges = _rows(len(flat))
+    counts = np.zeros(len(ranges), np.int64)
+    run_tasks(products.count_into, [(counts, i, flat[a:b]) for i, (a, b) in enumerate(ranges)])
+    return int(counts.sum()) / max(1, flat.size)
 
 
 def _few(values: Tensor, columns: int) -> bool:
