@@ -69,7 +69,7 @@ def _compile(kernel: Any, names: Sequence[str], capability: int, warps: int) -> 
     from triton.compiler import ASTSource
 
     signature = {"T": "i32", "B": "i32"}
-    signature |= {n: "*bf16" if re.fullmatch(r"(weight|ring)\d+", n) else "*fp32" for n in names}
+    signature |= {n: "*bf16" if re.fullmatch(r"weight\d+", n) else "*fp32" for n in names}
     aligned = {(i + 2,): [["tt.divisibility", 16]] for i in range(len(names))}
     compiled = triton.compile(
         ASTSource(kernel, signature, {}, aligned),

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from ...errors import EngineError
 from .plan import LinkPlan, Plan, read_plan
@@ -117,18 +117,16 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
 def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
     steps, batch, _ = given["current0"].shape
     programs = -(-batch // ROWS)
-    named = {n.replace(".", "_"): t for n, t in {**given, **results}.items()}
+    named = {n.replace(".", "_"): t for n, t in {**given, **results, **_packed(loop, given)}.items()}
     for j, link in enumerate(plan.links):
         named[f"weight{j}"] = _laid_out(given[f"weight{j}"].t(), loop)
         if j in loop.rings(backward=False):
-            ring = _ring(loop, link, loop.sent_pieces(link), link.source, programs, given[f"weight{j}"])
+            ring = _ring(loop, link, link.source, programs, given[f"weight{j}"])
             if link.delay:
                 past = given[f"history{link.source}"]
                 past = past[len(past) - link.delay :]
-                past = past * given[f"mask{j}"] if link.masked else past
-                cut = pieces(past, loop.sent_pieces(link)).transpose(0, 1)
-                slots = loop.slots(link)  # step -1 is in the last slot
-                ring[slots - link.delay :, :, :batch, : past.shape[2]] = cut.to(ring.dtype)
+                # step -1 is in the last slot
+                ring[-link.delay :, :batch, : past.shape[2]] = past * given[f"mask{j}"] if link.masked else past
             named[f"ring{j}"] = ring
     kernel = _loop(plan.text, loop.sizes).forward
     _launch(kernel, programs, steps, batch, [named[n] for n in loop.forward_names()], loop.warps)
@@ -219,11 +217,11 @@ def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dic
     for i, cell in enumerate(plan.cells):
         if cell.learned:  # its second pass starts from the same gradients of the last states
             scratch |= {f"d_state{i}.{s}": torch.empty_like(out[f"d_state{i}.{s}"]) for s in cell.program.states}
-    named = {n.replace(".", "_"): t for n, t in {**given, **out, **scratch}.items()}
+    named = {n.replace(".", "_"): t for n, t in {**given, **out, **scratch, **_packed(loop, given)}.items()}
     for j, link in enumerate(plan.links):
         named[f"weight{j}"] = _laid_out(given[f"weight{j}"], loop)
         if j in loop.rings(backward=True):
-            named[f"ring{j}"] = _ring(loop, link, 3, link.target, programs, given[f"weight{j}"])
+            named[f"ring{j}"] = _ring(loop, link, link.target, programs, given[f"weight{j}"])
     kernel = _loop(plan.text, loop.sizes).backward
     _launch(kernel, programs, steps, batch, [named[n] for n in loop.backward_names()], loop.warps)
     for i, cell in enumerate(plan.cells):
@@ -290,9 +288,18 @@ def _laid_out(weight: Tensor, loop: Loop) -> Tensor:
     return wide
 
 
-def _ring(loop: Loop, link: LinkPlan, count: int, sender: int, programs: int, like: Tensor) -> Tensor:
-    shape = (loop.slots(link), count, programs * ROWS, loop.wide[sender])
-    return like.new_zeros(shape, dtype=getattr(torch, loop.part))
+def _ring(loop: Loop, link: LinkPlan, sender: int, programs: int, like: Tensor) -> Tensor:
+    return like.new_zeros(loop.slots(link), programs * ROWS, loop.wide[sender])
+
+
+def _packed(loop: Loop, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of each cell in one tensor, [parameters, N], padded with zeros."""
+    packed: dict[str, Tensor] = {}
+    for i, cell in enumerate(loop.plan.cells):
+        if cell.program.params:
+            values = torch.stack([given[f"value{i}.{p}"] for p in cell.program.params])
+            packed[f"values{i}"] = pad(values, (0, loop.wide[i] - loop.sizes[i]))
+    return packed
 
 
 def _rounded(plan: Plan, given: Mapping[str, Tensor]) -> list[Tensor]:

@@ -10,7 +10,7 @@ Where all weights and states fit into the registers of a processor, they stay th
 streams the weights from the L2 cache, some rows at a time.
 
 What is sent over a link stays in registers if it is used in this step or the next and the weights are there too. Else
-it goes through a ring of the last steps in memory, ``ring0`` [slots, pieces, B, N_source], padded.
+it goes through a ring of the last steps in memory, ``ring0`` [slots, B, N_source], padded.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Loop:
 
     @property
     def warps(self) -> int:
-        return min(16, max(4, max(self.wide) // 16))
+        return 8 if max(self.wide) > 64 else 4
 
     def in_registers(self, link: LinkPlan, backward: bool) -> bool:
         """Whether what a link sends stays in registers."""
@@ -106,7 +106,7 @@ class Loop:
         names: list[str] = []
         for i, cell in enumerate(plan.cells):
             names += [f"current{i}", *(f"state{i}_{s}" for s in cell.program.states)]
-            names += [f"value{i}_{p}" for p in cell.program.params]
+            names += [f"values{i}"] if cell.program.params else []
         names += [f"weight{j}" for j in range(len(plan.links))]
         names += [f"mask{j}" for j, k in enumerate(plan.links) if k.masked]
         return [*names, *(n.replace(".", "_") for n in plan.results), *(f"ring{j}" for j in self.rings(False))]
@@ -118,7 +118,7 @@ class Loop:
         plan = self.plan
         names = [f"d_{n}".replace(".", "_") for n in plan.differentiable]
         for i, cell in enumerate(plan.cells):
-            names += [f"value{i}_{p}" for p in cell.program.params]
+            names += [f"values{i}"] if cell.program.params else []
             names += [*(f"saved{i}_{s}" for s in plan.saved(i)), f"d_current{i}"]
             names += [f"d_state{i}_{s}" for s in cell.program.states]
         names += [f"weight{j}" for j in range(len(plan.links))]
@@ -164,7 +164,7 @@ class _Printer:
             text(
                 f"n{i} = tl.arange(0, {wide})[None, :]",
                 f"in{i} = live & (n{i} < {size})",
-                f"at{i} = rows * {size} + n{i}",
+                f"at{i} = rows.to(tl.int64) * {size} + n{i}",
             )
         for j, link in enumerate(self.plan.links):
             a, b = self._ends(link)
@@ -186,32 +186,37 @@ class _Printer:
 
     def _first(self, j: int, link: LinkPlan) -> None:
         """What a link that stays in registers sends in the first step that is run."""
-        wide = self.loop.wide[self._ends(link)[0]]
-        for p in range(self._pieces(link)):
-            if self.back:
-                self.text(f"sent{j}_{p} = tl.zeros(({ROWS}, {wide}), tl.{self.loop.part})")
-            else:
-                self.text(f"sent{j}_{p} = tl.load({self._ring(j, link, f'{self.loop.slots(link) - 1}', p)})")
+        if self.back:
+            wide = self.loop.wide[self._ends(link)[0]]
+            zero = f"tl.zeros(({ROWS}, {wide}), tl.{self.loop.part})"
+            self.text(*(f"sent{j}_{p} = {zero}" for p in range(self._pieces(link))))
+        else:
+            self.text(f"sent = tl.load({self._ring(j, link, f'{self.loop.slots(link) - 1}')})")
+            self._cut("sent", f"sent{j}", self._pieces(link))
 
-    def _ring(self, j: int, link: LinkPlan, slot: str, piece: int, columns: str = "") -> str:
-        """Where piece ``piece`` of what was sent lies, all columns of it or some."""
+    def _ring(self, j: int, link: LinkPlan, slot: str, columns: str = "") -> str:
+        """Where what was sent lies, all columns of it or some."""
         a = self._ends(link)[0]
-        place = f"({slot}) * {self._pieces(link)} + {piece}"
-        return f"ring{j} + ({place}) * plane{j} + rows * {self.loop.wide[a]} + {columns or f'n{a}'}"
+        return f"ring{j} + ({slot}) * plane{j} + rows * {self.loop.wide[a]} + {columns or f'n{a}'}"
 
-    def _send(self, j: int, link: LinkPlan, value: str) -> None:
-        """Cut ``value`` into pieces and put them where the product of link ``j`` finds them."""
-        text, pieces = self.text, self._pieces(link)
-        a = self._ends(link)[0]
-        masked = f" * mask{j}_" if link.masked and not self.back else ""
-        text(f"rest = tl.where(in{a}, {value}, 0.0){masked}")
+    def _cut(self, value: str, name: str, pieces: int) -> None:
+        """Cut ``value`` into pieces that a tensor core takes, ``name_0`` and so on."""
+        part = self.loop.part
         for p in range(pieces):
             last = p == pieces - 1
-            text("piece = rest" if last else "piece = top(rest)")
-            text(f"sent{j}_{p} = piece.to(tl.{self.loop.part})", *([] if last else ["rest = rest - piece"]))
-        if not self.loop.in_registers(link, self.back):
-            for p in range(pieces):
-                text(f"tl.store({self._ring(j, link, f't % {self.loop.slots(link)}', p)}, sent{j}_{p})")
+            source = value if p == 0 else "rest"
+            self.text(f"piece = {source if last else f'top({source})'}", f"{name}_{p} = piece.to(tl.{part})")
+            self.text(*([] if last else [f"rest = {source} - piece"]))
+
+    def _send(self, j: int, link: LinkPlan, value: str) -> None:
+        """Put ``value`` where the product of link ``j`` finds it."""
+        a = self._ends(link)[0]
+        masked = f" * mask{j}_" if link.masked and not self.back else ""
+        self.text(f"sent = tl.where(in{a}, {value}, 0.0){masked}")
+        if self.loop.in_registers(link, self.back):
+            self._cut("sent", f"sent{j}", self._pieces(link))
+        else:
+            self.text(f"tl.store({self._ring(j, link, f't % {self.loop.slots(link)}')}, sent)")
 
     def _product(self, j: int, link: LinkPlan) -> str:
         """What link ``j`` sent times its weights: the name of it."""
@@ -227,16 +232,18 @@ class _Printer:
             text("tl.debug_barrier()")  # what the other threads have put into the ring
         if loop.resident(self.back):
             if not loop.in_registers(link, self.back):
-                text(*(f"{sent}_{p} = tl.load({self._ring(j, link, slot, p)})" for p in pieces))
+                text(f"sent = tl.load({self._ring(j, link, slot)})")
+                self._cut("sent", sent, len(pieces))
             text(*(f'sum{j} = tl.dot({sent}_{p}, w{j}_{q}, sum{j}, input_precision="ieee")' for p, q in pairs))
             return f"sum{j}"
         step = min(wide, CHUNK)
         text.block(f"for k in tl.range(0, {wide}, {step}, num_stages=3):")
         text(f"across = k + tl.arange(0, {step})[None, :]", f"down = k + tl.arange(0, {step})[:, None]")
-        text(*(f"a{p} = tl.load({self._ring(j, link, slot, p, 'across')})" for p in pieces))
+        text(f"sent = tl.load({self._ring(j, link, slot, 'across')})")
         for q in weights:
             text(f"b{q} = tl.load(weight{j} + {q * wide * loop.wide[b]} + down * {loop.wide[b]} + n{b})")
-        text(*(f'sum{j} = tl.dot(a{p}, b{q}, sum{j}, input_precision="ieee")' for p, q in pairs))
+        self._cut("sent", "a", len(pieces))
+        text(*(f'sum{j} = tl.dot(a_{p}, b{q}, sum{j}, input_precision="ieee")' for p, q in pairs))
         text.depth -= 1
         return f"sum{j}"
 
@@ -250,7 +257,8 @@ class _Printer:
         """Where the values of a cell's step lie that are neither states nor computed."""
         program, size = self.plan.cells[i].program, self.loop.sizes[i]
         step = f"row * {size} + at{i}, mask=in{i}, other=0.0"
-        places = {p: f"value{i}_{p} + n{i}, mask=n{i} < {size}, other=0.0" for p in program.params}
+        # all in one tensor, so that they need one address: one each, kept over all steps, would fill the registers
+        places = {p: f"values{i} + n{i} + {q * self.loop.wide[i]}" for q, p in enumerate(program.params)}
         if not self.back:
             return {**places, "current": f"current{i} + {step}"}
         places |= {s: f"saved{i}_{s} + {step}" for s in self.plan.saved(i)}
@@ -265,8 +273,18 @@ class _Printer:
         for i in self.plan.order if self.loop.resident(self.back) else ():
             self._load(i, [n for n in self._places(i) if n not in self.plan.cells[i].program.params])
 
-    def _cell(self, i: int, ops: Iterable[Op], results: Iterable[Arg], arrived: str, sums: Sequence[str]) -> None:
-        """The operations of a cell's step. Values are loaded where they are first needed: registers are few."""
+    def _cell(
+        self,
+        i: int,
+        ops: Iterable[Op],
+        results: Iterable[Arg],
+        arrived: str,
+        sums: Sequence[str],
+        saved: Sequence[str] = (),
+    ) -> None:
+        """The operations of a cell's step. Registers are few: values are loaded where they are first needed, and stored
+        where they are first known if they are ``saved``.
+        """
         x, text, places = self.values[i], self.text, self._places(i)
         early = self.loop.resident(self.back)
         at_hand = {n for n in places if early and n not in self.plan.cells[i].program.params}
@@ -277,11 +295,18 @@ class _Printer:
                     self._load(i, [n])
                     at_hand.add(n)
 
+        def keep(names: Iterable[str]) -> None:
+            place = f"row * {self.loop.sizes[i]} + at{i}"
+            text(*(f"tl.store(saved{i}_{n} + {place}, {x(n)}, mask=in{i})" for n in names if n in saved))
+
+        keep(self.plan.cells[i].program.states)
         need([arrived])
         text(f"{x(arrived)} = {' + '.join([x(arrived), *sums])}")
+        keep([arrived])
         for op in ops:
             need(op.args)
             text(x.statement(op))
+            keep([op.name])
         need(results)
 
     # -- the two kernels ----------------------------------------------------------------------------
@@ -300,12 +325,11 @@ class _Printer:
             saved = plan.saved(i)
             sums = [self._product(j, link) for j, link in plan.into(i)]
             text(*(f"x{i}_{s} = r{i}_{s}" for s in program.states))
-            self._cell(i, program.ops, (*program.next_state.values(), program.output, *saved), "current", sums)
+            self._cell(i, program.ops, (*program.next_state.values(), program.output), "current", sums, saved)
             text(*(f"r{i}_{s} = {x.whole(v)}" for s, v in program.next_state.items()))
             text(
                 f"out{i} = {x.whole(program.output)}", f"tl.store(output{i} + row * {size} + at{i}, out{i}, mask=in{i})"
             )
-            text(*(f"tl.store(saved{i}_{s} + row * {size} + at{i}, x{i}_{s}, mask=in{i})" for s in saved))
             for s in program.states if plan.keep_states else ():
                 text(f"tl.store(states{i}_{s} + row * {size} + at{i}, r{i}_{s}, mask=in{i})")
             for j, link in plan.out_of(i):
