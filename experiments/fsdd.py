@@ -55,7 +55,7 @@ CANDIDATES = (
 
 
 def defaults() -> Config:
-    """Settings chosen on Ranvier Digits, with half the neurons and fewer epochs, since this set has twice the recordings.
+    """Settings chosen on Ranvier Digits, with fewer neurons and epochs, since this set has twice the recordings.
 
     They are written out and not taken from ``digits.py``, so that the figures of this set stay what they are when the
     demo's settings change.

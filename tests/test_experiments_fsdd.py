@@ -10,10 +10,14 @@ import pytest
 from rich.console import Console
 
 from ranvier.datasets import write_shd
-from ranvier.errors import DataError
-from ranvier.experiments import Config, fsdd
+from ranvier.errors import DataError, RunError
+from ranvier.experiments import Config, fsdd, override
+from ranvier.experiments.config import checked, differences
+from ranvier.experiments.selection import Candidate
 
 QUIET = Console(quiet=True)
+ONE = (Candidate("only", "nothing to choose"),)
+TWO = (Candidate("still", "learns nothing", ("lr=0",)), Candidate("lively", "learns", ("lr=0.05", "equalise=0.5")))
 
 
 @pytest.fixture
@@ -31,17 +35,18 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_every_speaker_is_the_test_set_once_per_seed(config: Config, tmp_path: Path) -> None:
-    found = fsdd.sweep(config, tmp_path / "sweep", QUIET, seeds=2)
+    found = fsdd.sweep(config, tmp_path / "sweep", QUIET, seeds=2, candidates=ONE)
     assert [(r["speaker"], r["seed"]) for r in found["runs"]] == [(k, s) for s in range(2) for k in range(3)]
     assert all(r["samples"] == 6 for r in found["runs"])
     kept = json.loads((tmp_path / "sweep" / "results.json").read_text())
     assert kept == found | {"format": 1}
     by_seed = [np.mean([r["accuracy"] for r in found["runs"] if r["seed"] == s]) for s in range(2)]
+    assert found["choice"] == [] and set(found["chosen"].values()) == {"only"}
     assert found["mean"] == pytest.approx(np.mean(by_seed)) and found["sd"] == pytest.approx(np.std(by_seed, ddof=1))
 
 
 def test_a_killed_sweep_goes_on_where_it_was(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fsdd.sweep(config, tmp_path / "whole", QUIET, seeds=1)
+    whole = fsdd.sweep(config, tmp_path / "whole", QUIET, seeds=1, candidates=ONE)
     trained: list[Path] = []
     train = fsdd.train
 
@@ -54,10 +59,10 @@ def test_a_killed_sweep_goes_on_where_it_was(config: Config, tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(fsdd, "train", counted)
         with pytest.raises(KeyboardInterrupt):
-            fsdd.sweep(config, tmp_path / "cut", QUIET, seeds=1)
+            fsdd.sweep(config, tmp_path / "cut", QUIET, seeds=1, candidates=ONE)
         assert len(json.loads((tmp_path / "cut" / "results.json").read_text())["runs"]) == 2
         trained.clear()
-        again = fsdd.sweep(config, tmp_path / "cut", QUIET, seeds=1)
+        again = fsdd.sweep(config, tmp_path / "cut", QUIET, seeds=1, candidates=ONE)
     assert [p.name for p in trained] == ["speaker2-seed0"]
     assert again["runs"] == whole["runs"]
 
@@ -70,3 +75,50 @@ def test_one_speaker_cannot_be_left_out(config: Config, tmp_path: Path) -> None:
     config.data.train, config.data.channels = [str(path)], 700
     with pytest.raises(DataError, match="at least two"):
         fsdd.folds(config)
+
+
+def test_the_candidates_are_legal_and_differ() -> None:
+    base = fsdd.defaults()
+    made = [checked(override(base, c.settings)) for c in fsdd.CANDIDATES]
+    assert all(differences(a, b) for i, a in enumerate(made) for b in made[:i])
+    assert all(c.why for c in fsdd.CANDIDATES)
+    assert override(base, fsdd.CHOICE_SETTINGS).training.epochs < base.training.epochs
+
+
+def test_every_fold_is_trained_with_its_own_choice(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsdd, "CHOICE_SETTINGS", ("training.epochs=2",))
+    # what the inner speakers say is set here, so that the folds have to differ
+    accuracy = {"still": {"0": 0.9, "1": 0.1, "2": 0.5}, "lively": {"0": 0.2, "1": 0.8, "2": 0.5}}
+    inner = []
+
+    def judged(base: Config, candidates: tuple[Candidate, ...], speakers: list[int], *_: object, **__: object) -> list:
+        inner.append(base.training.epochs)
+        return [
+            {"candidate": c.name, "left_out": [f, g], "accuracy": {str(s): accuracy[c.name][str(s)] for s in (f, g)}}
+            for c in candidates
+            for f, g in ((0, 1), (0, 2), (1, 2))
+        ]
+
+    monkeypatch.setattr(fsdd, "judge", judged)
+    found = fsdd.sweep(config, tmp_path / "sweep", QUIET, seeds=1, candidates=TWO)
+    assert found["chosen"] == {"0": "lively", "1": "still", "2": "still"}
+    assert found["scores"]["0"] == pytest.approx({"still": 0.3, "lively": 0.65}) and inner == [2]
+    rates = {s: fsdd.load_config(tmp_path / "sweep" / f"speaker{s}-seed0").training.lr for s in range(3)}
+    assert rates == {0: 0.05, 1: 0.0, 2: 0.0}
+    assert {r["epochs"] for r in found["runs"]} == {1}  # and not the epochs of the choice
+
+
+def test_a_sweep_with_a_choice_goes_on_where_it_was(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsdd, "CHOICE_SETTINGS", ("training.epochs=1",))
+    whole = fsdd.sweep(config, tmp_path / "sweep", QUIET, seeds=1, candidates=TWO)
+    kept = json.loads((tmp_path / "sweep" / "results.json").read_text())
+    assert kept == whole | {"format": 1} and len(kept["choice"]) == 2 * 3
+    for name in ("ranvier.experiments.selection.train", "ranvier.experiments.fsdd.train"):
+        monkeypatch.setattr(name, lambda *_: pytest.fail("trained again"))
+    assert fsdd.sweep(config, tmp_path / "sweep", QUIET, seeds=1, candidates=TWO) == whole
+    with pytest.raises(RunError, match="other candidates"):
+        fsdd.sweep(config, tmp_path / "sweep", QUIET, seeds=1, candidates=ONE)
