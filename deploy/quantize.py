@@ -85,6 +85,11 @@ def check_exportable(net: Network) -> None:
         kind = getattr(net.connection(key), "kind", type(net.connection(key)).__name__)
         if kind != "dense":
             raise ExportError(f"connection {key!r} is {kind!r}; only dense connections have an integer form")
+        if net.connection(key).delay is not None:
+            raise ExportError(
+                f"connection {key!r} ({a} -> {b}) has delays of its own for its neurons or pairs, which have no "
+                "integer form yet; export a network whose delays are 0 or 1 step"
+            )
         if delay > 1:
             raise ExportError(
                 f"connection {key!r} ({a} -> {b}) has a delay of {delay} steps; delays of 0 and 1 step have an "

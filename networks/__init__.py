@@ -1,5 +1,6 @@
 """Populations, connections, the network graph, its schedule, readouts, losses and files."""
 
+from .delay import Delay, delay_schedule, delays_of
 from .dense import Dense
 from .files import load_network, network_spec, save_network
 from .losses import firing_rates, rate_loss
@@ -9,12 +10,15 @@ from .schedule import Stage
 
 __all__ = [
     "READOUTS",
+    "Delay",
     "Dense",
     "Network",
     "NetworkState",
     "Node",
     "Result",
     "Stage",
+    "delay_schedule",
+    "delays_of",
     "firing_rates",
     "load_network",
     "network_spec",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError, GraphError
-from ..neurons import sequence_product
+from ..neurons import sequence_delayed, sequence_product
+from .delay import Delay
 
 
 class Dense(nn.Module):
@@ -26,6 +27,7 @@ class Dense(nn.Module):
         gain: scale of the initial weights, finite and not negative.
         weight: initial weights [N_target, N_source], instead of ``init``.
         learn: whether the weights (and bias) are learned.
+        delay: a :class:`Delay`, for delays of its own per source, target or pair; otherwise ``connect`` gives one.
 
     Raises:
         ConfigError: for a dropout outside [0, 1), an unknown init, weights of the wrong shape or not finite.
@@ -43,6 +45,7 @@ class Dense(nn.Module):
         gain: float = 1.0,
         weight: Tensor | np.ndarray | None = None,
         learn: bool = True,
+        delay: Delay | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(dropout, Real) or not 0 <= dropout < 1:
@@ -60,6 +63,9 @@ class Dense(nn.Module):
             "weight": weight,
             "learn": learn,
         }
+        if delay is not None and not isinstance(delay, Delay):
+            raise ConfigError(f"Dense: delay must be a Delay such as Delay(max=20.0), got {type(delay).__name__}")
+        self.delay = delay
         self.bias: nn.Parameter | None = None
         self.norm: nn.BatchNorm1d | None = None
         self.built = False
@@ -107,15 +113,25 @@ class Dense(nn.Module):
         keep = 1.0 - self.dropout
         return torch.bernoulli(self.weight.new_full((batch, self.weight.shape[1]), keep)) / keep
 
-    def forward(self, source: Tensor, valid: Tensor | None = None, engine: str = "eager") -> Tensor:
+    def forward(
+        self, source: Tensor, valid: Tensor | None = None, engine: str = "eager", history: Tensor | None = None
+    ) -> Tensor:
         """The current of a whole sequence: ``source`` [T, B, N_source] to [T, B, N_target]. ``valid`` [T, B] marks
-        unpadded steps; ``engine`` is the network's.
+        unpadded steps; ``engine`` is the network's; ``history`` [D, B, N_source] is what was sent before, for a
+        connection with a :class:`Delay`.
 
         Raises:
             DataError: in training with batch norm, for a single unpadded step, of which there are no statistics.
         """
         mask = self.source_mask(source.shape[1])
-        current = sequence_product(engine, source if mask is None else source * mask, self.weight, self.bias)
+        sent = source if mask is None else source * mask
+        if self.delay is None:
+            current = sequence_product(engine, sent, self.weight, self.bias)
+        else:
+            past = source.new_zeros(self.delay.high, *source.shape[1:]) if history is None else history.to(source)
+            past = past[len(past) - self.delay.high :]
+            whole = torch.cat([past if mask is None else past * mask, sent])
+            current = sequence_delayed(engine, whole, self.weight, self.bias, self.delay.taps(), len(source))
         if self.norm is None:
             return current
         if self.training and (current.shape[0] * current.shape[1] if valid is None else int(valid.sum())) < 2:
@@ -133,4 +149,5 @@ class Dense(nn.Module):
             "bias": self.bias is not None,
             "batch_norm": self.norm is not None,
             "dropout": self.dropout,
+            **({} if self.delay is None else {"delay": self.delay.spec()}),
         }

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import ConfigError, RanvierError, RunError
 from ..files import atomic_path
 from ..neurons import ProgramNeuron, StepProgram
+from .delay import Delay
 from .dense import Dense
 from .network import Network
 
@@ -60,8 +61,10 @@ def save_network(net: Network, folder: str | Path) -> None:
             for value, tensor in net.neuron(name).values(net.dt).items():
                 tensors[f"populations.{name}.{value}"] = tensor
         for key in net.connections:
+            delay = net.connection(key).delay
             for part, tensor in net.connection(key).state_dict().items():
-                tensors[f"connections.{key}.{part}"] = tensor
+                whole = delay is not None and part == "delay.steps"
+                tensors[f"connections.{key}.{part}"] = delay.whole().to(tensor) if whole else tensor
     with atomic_path(folder / WEIGHTS_FILE) as path:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
     with atomic_path(folder / GRAPH_FILE) as path:
@@ -124,19 +127,35 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
             )
         if not all(torch.isfinite(tensor).all() for tensor in own.values()):
             raise ConfigError(f"connection {edge['name']!r} has values that are not finite")
+        delay = None if edge.get("delay") is None else _delay(edge["delay"], own, net.dt)
         connection = Dense(
-            bias=edge["bias"] is True, batch_norm=edge["batch_norm"] is True, dropout=edge["dropout"], init="zeros"
+            bias=edge["bias"] is True,
+            batch_norm=edge["batch_norm"] is True,
+            dropout=edge["dropout"],
+            init="zeros",
+            delay=delay,
         )
         if not isinstance(edge["delay_steps"], int):
             raise ConfigError(
                 f"connection {edge['name']!r}: delay_steps must be a whole number, got {edge['delay_steps']!r}"
             )
-        net.connect(edge["source"], edge["target"], connection, delay=edge["delay_steps"] * net.dt, name=edge["name"])
+        fixed = None if delay is not None else edge["delay_steps"] * net.dt
+        net.connect(edge["source"], edge["target"], connection, delay=fixed, name=edge["name"])
         connection.load_state_dict(own, assign=True)  # keeps the file's dtype
     if spec["readout"] is not None:
         net.readout(spec["readout"]["population"], spec["readout"]["kind"])
     net.schedule()
     return net.eval()
+
+
+def _delay(spec: Mapping[str, Any], own: Mapping[str, Tensor], dt: float) -> Delay:
+    """The whole steps of a connection's delays; their bounds, shape and values are checked when it is connected."""
+    if not isinstance(spec["low"], int) or not isinstance(spec["high"], int):
+        raise ConfigError("the bounds of a delay must be whole numbers of steps")
+    steps = own["delay.steps"]
+    return Delay(
+        max=spec["high"] * dt, min=spec["low"] * dt, kind=str(spec["kind"]), init=steps.double() * dt, learn=False
+    )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -134,12 +134,22 @@ class Network(nn.Module):
         if self.graph.nodes[b.name]["kind"] != "population":
             raise GraphError(f"cannot connect {a.name} to {b.name}: an input receives nothing")
         back = self.graph.nodes[a.name]["index"] >= self.graph.nodes[b.name]["index"]
+        if connection.delay is not None and delay is not None:
+            raise ConfigError(f"{a.name} -> {b.name}: the connection has a Delay; leave out connect(delay=...)")
         steps = self._steps(delay, f"{a.name} -> {b.name}") if delay is not None else int(back)
         key = self._free(f"{a.name}_to_{b.name}", taken=self.connections) if name is None else name
         self._check_name(key, self.connections)
+        reach = steps
+        if connection.delay is not None:
+            connection.delay.build(a.size, b.size, self.dt, back, key)
+            steps, reach = connection.delay.low, connection.delay.high
+            if reach > LONGEST_DELAY:
+                raise ConfigError(
+                    f"{key}: the longest delay is {reach} steps of {self.dt} ms, more than {LONGEST_DELAY}"
+                )
         connection.build(a.size, b.size, loop=back, label=key)
         self.connections[key] = connection
-        self.graph.add_edge(a.name, b.name, key=key, delay=steps)
+        self.graph.add_edge(a.name, b.name, key=key, delay=steps, reach=reach)
         self._stages = None
         return key
 
@@ -224,7 +234,7 @@ class Network(nn.Module):
 
     def longest_delay(self, name: str) -> int:
         """The longest delay, in steps, of the connections from a node."""
-        return max((d for _, _, d in self.graph.out_edges(name, data="delay")), default=0)
+        return max((d for _, _, d in self.graph.out_edges(name, data="reach")), default=0)
 
     def initial_state(self, batch: int) -> NetworkState:
         """The state before the first step, for ``batch`` samples."""
@@ -325,9 +335,14 @@ class Network(nn.Module):
             for source, _, key, delay in self.graph.in_edges(target, keys=True, data="delay"):
                 connection = self.connection(key)
                 if key in stage.links:
-                    links.append(Link(source, target, connection.weight, delay, connection.source_mask(batch)))
+                    taps = None if connection.delay is None else connection.delay.taps()
+                    mask = connection.source_mask(batch)
+                    links.append(Link(source, target, connection.weight, delay, mask, taps))
                     if connection.bias is not None:
                         parts.append(connection.bias.expand(steps, batch, -1))
+                elif connection.delay is not None:
+                    past = start[source].get(HISTORY) if source in start else None
+                    parts.append(connection(sequences[source], valid, self.engine, past))
                 else:
                     sent = sequences[source]
                     if delay:

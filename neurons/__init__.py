@@ -4,7 +4,19 @@ from .adlif import AdLIF
 from .alif import ALIF
 from .cubalif import CuBaLIF
 from .derivative import Derivative, differentiate
-from .engines import ENGINES, Cell, Link, Trace, available_engines, check_engine, run_eager, run_stage, sequence_product
+from .engines import (
+    ENGINES,
+    Cell,
+    Link,
+    Taps,
+    Trace,
+    available_engines,
+    check_engine,
+    run_eager,
+    run_stage,
+    sequence_delayed,
+    sequence_product,
+)
 from .integrator import Integrator
 from .izhikevich import Izhikevich
 from .lif import LIF
@@ -49,6 +61,7 @@ __all__ = [
     "StepProgram",
     "StraightThrough",
     "Surrogate",
+    "Taps",
     "Trace",
     "Triangle",
     "available_engines",
@@ -58,6 +71,7 @@ __all__ = [
     "reset",
     "run_eager",
     "run_stage",
+    "sequence_delayed",
     "sequence_product",
     "surrogate_from_spec",
     "use_surrogate",

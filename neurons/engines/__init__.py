@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 from ...errors import ConfigError, EngineError
 from .eager import run_eager
 from .stage import Cell, Link, Trace
+from .taps import Taps, delayed_product
 
 ENGINES = ("auto", "eager", "numba", "triton", "triton-bf16")
 FUSED_DTYPES = (torch.float32, torch.float64)
@@ -26,11 +27,13 @@ __all__ = [
     "ENGINES",
     "Cell",
     "Link",
+    "Taps",
     "Trace",
     "available_engines",
     "check_engine",
     "run_eager",
     "run_stage",
+    "sequence_delayed",
     "sequence_product",
 ]
 
@@ -89,6 +92,13 @@ def sequence_product(engine: str, values: Tensor, weight: Tensor, bias: Tensor |
     return sparse_linear(values, weight, bias)
 
 
+def sequence_delayed(engine: str, sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Taps, steps: int) -> Tensor:
+    """The current of the last ``steps`` steps over a connection with ``taps``, [steps, B, N_target], of ``sent``
+    [taps.high + steps, B, N_source].
+    """
+    return delayed_product(sent, weight, bias, taps, steps)
+
+
 def run_stage(
     engine: str,
     cells: Sequence[Cell],
@@ -104,6 +114,14 @@ def run_stage(
         EngineError: if the engine cannot run these tensors.
     """
     chosen = _choose(check_engine(engine), cells, currents)
+    delayed = [k for k in links if k.taps is not None]
+    if delayed and chosen != "eager":
+        if engine != "auto":
+            raise EngineError(
+                f"engine {engine!r} does not step loops with learned delays ({delayed[0].source} -> "
+                f"{delayed[0].target}) yet; choose engine 'auto' or 'eager'"
+            )
+        chosen = "eager"
     if chosen == "eager":
         return run_eager(cells, links, currents, states, history, keep_states)
     from .fused import run_fused

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from .stage import Cell, Link, Trace, block_of
+from .taps import Taps
 
 
 def run_eager(
@@ -39,12 +40,16 @@ def run_eager(
     before = {name: len(out) for name, out in outputs.items()}
     incoming = {name: [k for k in links if k.target == name] for name in order}
     now = {name: dict(states[name]) for name in order}
+    arrivals = {id(k): _Arrivals(k, k.taps) for k in links if k.taps is not None}
     kept: dict[str, dict[str, list[Tensor]]] = {c.name: {s: [] for s in c.program.states} for c in cells}
     for start in range(0, length, block):
         for name in order:
             cell, current = by_name[name], blocks[name][start // block]
             for link in incoming[name]:
                 first = before[link.source] + start - link.delay
+                if link.taps is not None:
+                    current = current + arrivals[id(link)].take(first, first + len(current), outputs[link.source])
+                    continue
                 sent = torch.stack(outputs[link.source][first : first + len(current)])
                 current = current + linear(sent if link.mask is None else sent * link.mask, link.weight)
             for k, step in enumerate(current.unbind(0), start):
@@ -57,3 +62,32 @@ def run_eager(
         name: Trace(torch.stack(outputs[name][before[name] :]), {s: torch.stack(v) for s, v in kept[name].items()})
         for name in by_name
     }
+
+
+class _Arrivals:
+    """What a connection with taps brings to its target, by the index of the output that its shortest delay reads.
+
+    Every output is sent once, to all the steps at which it arrives.
+    """
+
+    def __init__(self, link: Link, taps: Taps) -> None:
+        self.link, self.kind, self.kernel = link, taps.kind, taps.dense().unbind(0)
+        self.sums: list[Tensor] = []
+        self.done = 0
+
+    def take(self, first: int, last: int, outputs: list[Tensor]) -> Tensor:
+        """The currents from index ``first`` to ``last``, [last - first, B, N_target]."""
+        link = self.link
+        for i in range(self.done, last):
+            sent = outputs[i] if link.mask is None else outputs[i] * link.mask
+            if self.kind == "dendritic":
+                sent = linear(sent, link.weight)
+            for k, gain in enumerate(self.kernel, i):
+                part = linear(sent, link.weight * gain) if self.kind == "synaptic" else sent * gain
+                if k < len(self.sums):
+                    self.sums[k] = self.sums[k] + part
+                else:
+                    self.sums.append(part)
+        self.done = max(self.done, last)
+        total = torch.stack(self.sums[first:last])
+        return linear(total, link.weight) if self.kind == "axonal" else total

@@ -9,6 +9,7 @@ import networkx as nx
 from torch import Tensor
 
 from ..program import StepProgram
+from .taps import Taps
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Cell:
 @dataclass(frozen=True)
 class Link:
     """A connection inside a stage. ``weight`` [N_target, N_source]; ``delay`` in steps; ``mask`` [B, N_source]
-    multiplies the source's output.
+    multiplies the source's output. With ``taps`` every source, target or pair has delays of its own, of at least
+    ``delay`` steps.
     """
 
     source: str
@@ -31,6 +33,7 @@ class Link:
     weight: Tensor
     delay: int
     mask: Tensor | None = None
+    taps: Taps | None = None
 
 
 @dataclass(frozen=True)

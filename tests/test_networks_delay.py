@@ -1,0 +1,225 @@
+"""Learned delays: gradients against finite differences, spikes moved by exactly the delay, bounds, phases, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ranvier as rv
+from ranvier.errors import ConfigError, EngineError, ExportError, GraphError
+from ranvier.networks import Delay, delay_schedule, delays_of, load_network, save_network
+from ranvier.neurons import State
+
+KINDS = ("axonal", "dendritic", "synaptic")
+
+
+class Smooth(rv.Neuron):
+    """A neuron whose output is a smooth function of its membrane: finite differences of a network of them exist."""
+
+    output = "real"
+    v = State(0.0)
+
+    def step(self, v: Any, current: Any, p: Any) -> Any:
+        v = v * 0.8 + current
+        return v, torch.tanh(v)
+
+
+def smooth(kind: str, recurrent: bool, kernel: str = "linear", width: float = 0.0, dropout: float = 0.0) -> rv.Network:
+    torch.manual_seed(3)
+    net = rv.Network(dt=1.0)
+    x, h = net.input(3), net.population(Smooth(4), name="h")
+    delay = Delay(max=5.0, kind=kind, kernel=kernel, width=width)
+    if recurrent:
+        net.connect(x, h, rv.Dense())
+        net.connect(h, h, rv.Dense(delay=delay, dropout=dropout), name="delayed")
+    else:
+        net.connect(x, h, rv.Dense(delay=delay, bias=True, dropout=dropout), name="delayed")
+    return net.double().train()
+
+
+@pytest.mark.parametrize("kernel", [("linear", 0.0), ("triangle", 1.5), ("gaussian", 0.8)], ids=lambda k: k[0])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_delays_and_weights_are_the_finite_differences(
+    kind: str, recurrent: bool, kernel: tuple[str, float]
+) -> None:
+    net = smooth(kind, recurrent, *kernel)
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(9, 2, 3, generator=g, dtype=torch.float64)
+    seed = torch.randn(9, 2, 4, generator=g, dtype=torch.float64)
+
+    def loss() -> Tensor:
+        return (net(x).output * seed).sum()
+
+    parameters = dict(net.named_parameters())
+    grads = dict(zip(parameters, torch.autograd.grad(loss(), list(parameters.values())), strict=True))
+    assert any(n.endswith("delay.steps") and g.abs().max() > 1e-3 for n, g in grads.items())
+    step = 1e-6
+    for name, p in parameters.items():
+        flat = p.data.view(-1)
+        for i in range(0, flat.numel(), 3):
+            kept = float(flat[i])
+            flat[i] = kept + step
+            up = loss().item()
+            flat[i] = kept - step
+            down = loss().item()
+            flat[i] = kept
+            slope = (up - down) / (2 * step)
+            got = float(grads[name].view(-1)[i])
+            assert got == pytest.approx(slope, rel=1e-5, abs=1e-7), f"{name}[{i}]"
+
+
+def relay(kind: str, delays: Any, recurrent: bool = False, size: int = 3) -> rv.Network:
+    """Neurons that fire when they receive one spike, connected one to one with the given delays."""
+    net = rv.Network(dt=0.5)
+    x, h = net.input(size), net.population(rv.LIF(size, tau_mem=1e-3, threshold=0.5), name="h")
+    delay = Delay(max=6.0, kind=kind, init=delays)
+    if recurrent:
+        net.connect(x, h, rv.Dense(weight=torch.eye(size)))
+        net.connect(h, h, rv.Dense(weight=torch.eye(size), delay=delay))
+    else:
+        net.connect(x, h, rv.Dense(weight=torch.eye(size), delay=delay))
+    return net.eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_delay_of_d_steps_moves_a_spike_by_exactly_d_steps(kind: str) -> None:
+    x = torch.zeros(15, 1, 3)
+    x[1] = 1.0
+    delays = torch.tensor([0.0, 1.5, 5.0])  # ms: 0, 3 and 10 steps
+    net = relay(kind, delays.expand(3, 3) if kind == "synaptic" else delays)
+    assert net(x).output[:, 0].nonzero().tolist() == [[1, 0], [4, 1], [11, 2]]
+    loop = relay(kind, torch.tensor([0.5, 1.5, 6.0]).expand(3, 3) if kind == "synaptic" else [0.5, 1.5, 6.0], True)
+    times = loop(x).output[:, 0].nonzero().tolist()
+    assert [t for t, n in times if n == 0] == list(range(1, 15))
+    assert [t for t, n in times if n == 1] == [1, 4, 7, 10, 13]
+    assert [t for t, n in times if n == 2] == [1, 13]
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_join_exactly(kind: str, recurrent: bool) -> None:
+    net = smooth(kind, recurrent, "triangle", 1.0)
+    x = torch.randn(17, 2, 3, dtype=torch.float64)
+    whole, state, parts = net(x), None, []
+    for chunk in x.split([2, 1, 8, 6]):
+        result = net(chunk, state=state)
+        parts.append(result.output)
+        state = result.state
+    torch.testing.assert_close(torch.cat(parts), whole.output, rtol=1e-12, atol=1e-12)
+
+
+def test_the_three_kinds_agree_where_all_delays_are_equal() -> None:
+    outputs, weights = [], smooth("axonal", recurrent=True).connection("delayed").weight
+    for kind in KINDS:
+        net = smooth(kind, recurrent=True)
+        net.connection("delayed").weight.data.copy_(weights)
+        net.connection("input_to_h").weight.data.fill_(0.3)
+        delays_of(net)[0].steps.data.fill_(2.3)
+        outputs.append(net(torch.ones(12, 1, 3, dtype=torch.float64)).output)
+    for other in outputs[1:]:
+        torch.testing.assert_close(other, outputs[0])
+
+
+def test_evaluation_has_one_tap_at_a_whole_step_whatever_the_phase() -> None:
+    net = smooth("axonal", recurrent=True, kernel="gaussian", width=2.0)
+    delay = delays_of(net)[0]
+    delay.steps.data.copy_(torch.tensor([1.2, 2.6, 4.4, 5.0]))
+    taps = net.eval() and delay.taps()
+    assert taps.offsets.tolist() == [[1, 3, 4, 5]] and taps.gains.tolist() == [[1.0] * 4]
+    net.train()
+    soft = delay.taps()
+    assert torch.allclose(soft.gains.sum(0), torch.ones(4, dtype=torch.float64))
+    assert (soft.gains > 0.01).sum() > 8
+    delay.set_phase("rounded")
+    rounded = delay.taps()
+    assert torch.equal(rounded.dense().detach(), taps.dense())
+    # the last lies on the bound: there a gradient that points outward is dropped
+    for sign, expected in ((1.0, [1, 1, 1, 1]), (-1.0, [-1, -1, -1, 0])):
+        pull = sign * torch.arange(5.0, dtype=torch.float64).unsqueeze(1)
+        (grad,) = torch.autograd.grad((delay.taps().dense() * pull).sum(), [delay.steps])
+        assert grad.tolist() == pytest.approx(expected)
+    delay.set_phase("frozen")
+    assert not delay.steps.requires_grad and torch.equal(delay.taps().dense(), taps.dense())
+
+
+def test_a_delay_beyond_its_bound_comes_back() -> None:
+    delay = Delay(max=4.0)
+    delay.build(2, 2, 1.0, False, "d")
+    delay.steps.data.copy_(torch.tensor([7.0, -3.0]))
+    assert delay.whole().tolist() == [4, 0]
+    taps = delay.taps()
+    at = (taps.offsets * taps.gains).sum(0)
+    assert at.tolist() == [4.0, 0.0]
+    (inward,) = torch.autograd.grad(delay.taps().dense()[:, 0] @ torch.arange(5.0), [delay.steps], retain_graph=True)
+    assert inward[0] > 0  # descent lowers it
+
+
+def test_the_schedule_shrinks_rounds_and_freezes() -> None:
+    net = smooth("synaptic", recurrent=False, kernel="gaussian", width=2.0)
+    delay = delays_of(net)[0]
+    seen = []
+    for progress in (0.0, 0.125, 0.3, 0.6, 0.8):
+        delay_schedule(net, progress)
+        seen.append((delay.phase, round(float(delay.width), 3)))
+    assert seen == [("soft", 2.0), ("soft", 0.447), ("soft", 0.1), ("rounded", 0.1), ("frozen", 0.1)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_hold_whole_steps_and_give_the_same_output(kind: str, tmp_path: Path) -> None:
+    net = relay(kind, torch.tensor([0.4, 1.6, 4.9]).expand(3, 3) if kind == "synaptic" else [0.4, 1.6, 4.9])
+    save_network(net, tmp_path)
+    back = load_network(tmp_path)
+    assert delays_of(back)[0].steps.flatten()[:3].tolist() == [1, 3, 10]
+    x = (torch.rand(20, 4, 3) < 0.3).float()
+    assert torch.equal(back(x).output, net(x).output) and net(x).output.sum() > 0
+
+
+def test_dropout_silences_a_source_over_all_its_delays() -> None:
+    for recurrent in (False, True):
+        net = smooth("synaptic", recurrent, dropout=0.5)
+        out = net(torch.randn(6, 2, 3, dtype=torch.float64)).output
+        assert torch.isfinite(out).all() and not torch.equal(out, net(torch.ones(6, 2, 3, dtype=torch.float64)).output)
+
+
+def test_wrong_delays_are_named() -> None:
+    with pytest.raises(ConfigError, match="kind must be one of axonal"):
+        Delay(max=3.0, kind="somatic")
+    with pytest.raises(ConfigError, match="max must be a finite time"):
+        Delay(max=float("nan"))
+    with pytest.raises(ConfigError, match="width above 0"):
+        Delay(max=3.0, kernel="gaussian")
+    net = rv.Network(dt=2.0)
+    x, h = net.input(3), net.population(rv.LIF(4))
+    with pytest.raises(ConfigError, match=r"delays from 2 to 1 ms leave no whole number of steps of 2 ms"):
+        net.connect(h, h, rv.Dense(delay=Delay(max=1.0)))
+    with pytest.raises(ConfigError, match="must lie between 0 and 10 ms"):
+        net.connect(x, h, rv.Dense(delay=Delay(max=10.0, init=11.0)))
+    with pytest.raises(ConfigError, match="not finite"):
+        net.connect(x, h, rv.Dense(delay=Delay(max=10.0, init=float("inf"))))
+    with pytest.raises(ConfigError, match="leave out connect"):
+        net.connect(x, h, rv.Dense(delay=Delay(max=10.0)), delay=2.0)
+    shared = Delay(max=10.0)
+    net.connect(x, h, rv.Dense(delay=shared))
+    with pytest.raises(GraphError, match="already in use"):
+        net.connect(h, h, rv.Dense(delay=shared))
+    with pytest.raises(GraphError, match="total delay of 0"):
+        loop = rv.Network()
+        a = loop.population(rv.LIF(2))
+        loop.input(1)
+        loop.connect(a, a, rv.Dense(delay=Delay(max=3.0, min=0.0)))
+        loop.schedule()
+
+
+def test_what_cannot_be_done_with_delays_yet_says_so() -> None:
+    net = relay("axonal", [1.0, 2.0, 3.0], recurrent=True)
+    net.readout("h", "sum")
+    with pytest.raises(ExportError, match="no integer form yet"):
+        rv.quantize(net, torch.ones(5, 4, 3))
+    net.engine = "numba"
+    with pytest.raises(EngineError, match="does not step loops with learned delays"):
+        net(torch.ones(5, 4, 3))
