@@ -18,8 +18,9 @@ from typing import Any
 
 from ...errors import EngineError
 from .plan import Plan
-from .triton_gpu import OPTIONS, interpreted, load
+from .triton_gpu import OPTIONS, interpreted, load, loop_options
 from .triton_loop import Loop
+from .triton_loop_source import loop_source
 from .triton_source import cell_backward_names, cell_forward_names, cell_source
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
@@ -51,19 +52,21 @@ def compile_stage(plan: Plan, sizes: Sequence[int], capability: int) -> dict[str
     out: dict[str, Resources] = {}
     for i, size in enumerate(sizes):
         module = load(cell_source(plan, i, size, "float32"))
-        out[f"cell{i} forward"] = _compile(module.forward, cell_forward_names(plan, i), capability, 4)
+        out[f"cell{i} forward"] = _compile(module.forward, cell_forward_names(plan, i), capability)
         if plan.gradients:
-            out[f"cell{i} backward"] = _compile(module.backward, cell_backward_names(plan, i), capability, 4)
+            out[f"cell{i} backward"] = _compile(module.backward, cell_backward_names(plan, i), capability)
     loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16")
     if plan.links and loop.fits:
-        module = load(loop.source())
-        out["loop forward"] = _compile(module.forward, loop.forward_names(), capability, loop.warps)
+        module = load(loop_source(loop))
+        out["loop forward"] = _compile(module.forward, loop.forward_names(), capability, **loop_options(loop, False))
         if plan.gradients:
-            out["loop backward"] = _compile(module.backward, loop.backward_names(), capability, loop.warps)
+            out["loop backward"] = _compile(
+                module.backward, loop.backward_names(), capability, **loop_options(loop, True)
+            )
     return out
 
 
-def _compile(kernel: Any, names: Sequence[str], capability: int, warps: int) -> Resources:
+def _compile(kernel: Any, names: Sequence[str], capability: int, **options: Any) -> Resources:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -74,11 +77,11 @@ def _compile(kernel: Any, names: Sequence[str], capability: int, warps: int) -> 
     compiled = triton.compile(
         ASTSource(kernel, signature, {}, aligned),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": warps, **OPTIONS},
+        options={**OPTIONS, **options},
     )
     registers, spills = _assembled(compiled.asm["ptx"], compiled.asm["cubin"], capability)
     matrix = len(re.findall(r"\b(?:mma\.sync|wgmma)\b", compiled.asm["ptx"]))
-    return Resources(registers, spills, compiled.metadata.shared, warps, matrix)
+    return Resources(registers, spills, compiled.metadata.shared, compiled.metadata.num_warps, matrix)
 
 
 def _assembled(ptx: str, cubin: bytes, capability: int) -> tuple[int, int]:

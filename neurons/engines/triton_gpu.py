@@ -24,10 +24,11 @@ from torch.nn.functional import linear, pad
 from ...errors import EngineError
 from .plan import LinkPlan, Plan, read_plan
 from .triton_loop import ROWS, Loop, padded
+from .triton_loop_source import loop_source
 from .triton_source import BLOCK, cell_backward_names, cell_forward_names, cell_source
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-OPTIONS: dict[str, Any] = {"num_stages": 1, "enable_fp_fusion": False}
+OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
 """For every kernel: it rounds as torch does, without fusing products and sums. Loops that fetch ahead say so."""
 
 
@@ -89,15 +90,25 @@ def loop_of(plan: Plan, sizes: Sequence[int], dtype: torch.dtype) -> Loop | None
 def _loop(plan: str, sizes: tuple[int, ...]) -> ModuleType:
     loop = loop_of(read_plan(plan), sizes, torch.float32)
     assert loop is not None
-    return load(loop.source())
+    return load(loop_source(loop))
 
 
-def _launch(kernel: Any, grid: int, steps: int, size: int, tensors: Sequence[Tensor], warps: int) -> None:
+def loop_options(loop: Loop, backward: bool) -> dict[str, Any]:
+    """What a loop's kernels are compiled with beside :data:`OPTIONS`."""
+    options: dict[str, Any] = {"num_warps": loop.warps}
+    if loop.resident(backward) and not torch.version.hip:
+        # else ptxas may spill to leave room for a second program per processor, whose weights would have none;
+        # where weights are streamed, this would let it unroll until it spills
+        options["maxnreg"] = 255
+    return options
+
+
+def _launch(kernel: Any, grid: int, steps: int, size: int, tensors: Sequence[Tensor], **options: Any) -> None:
     if not grid or not all(t.numel() for t in tensors):
         return
     device = tensors[0].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        kernel[(grid,)](steps, size, *tensors, num_warps=warps, **OPTIONS)
+        kernel[(grid,)](steps, size, *tensors, **{**OPTIONS, **options})
 
 
 # -- forward ----------------------------------------------------------------------------------------
@@ -129,7 +140,7 @@ def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: 
                 ring[-link.delay :, :batch, : past.shape[2]] = past * given[f"mask{j}"] if link.masked else past
             named[f"ring{j}"] = ring
     kernel = _loop(plan.text, loop.sizes).forward
-    _launch(kernel, programs, steps, batch, [named[n] for n in loop.forward_names()], loop.warps)
+    _launch(kernel, programs, steps, batch, [named[n] for n in loop.forward_names()], **loop_options(loop, False))
 
 
 def _forward_alternating(plan: Plan, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
@@ -171,7 +182,7 @@ def _cell_forward(
     _, batch, size = current.shape
     module = _cell(plan.text, i, size, DTYPES[current.dtype])
     arguments = [named[n] for n in cell_forward_names(plan, i)]
-    _launch(module.forward, -(-batch * size // BLOCK), len(current), batch * size, arguments, 4)
+    _launch(module.forward, -(-batch * size // BLOCK), len(current), batch * size, arguments)
 
 
 def _window(past: Tensor, output: Tensor, first: int, count: int) -> Tensor:
@@ -223,7 +234,7 @@ def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dic
         if j in loop.rings(backward=True):
             named[f"ring{j}"] = _ring(loop, link, link.target, programs, given[f"weight{j}"])
     kernel = _loop(plan.text, loop.sizes).backward
-    _launch(kernel, programs, steps, batch, [named[n] for n in loop.backward_names()], loop.warps)
+    _launch(kernel, programs, steps, batch, [named[n] for n in loop.backward_names()], **loop_options(loop, True))
     for i, cell in enumerate(plan.cells):
         if cell.learned:
             _cell_backward(plan, i, out[f"d_current{i}"], given, out, slice(0, steps))
@@ -262,7 +273,7 @@ def _cell_backward(
     _, batch, size = d_output.shape
     module = _cell(plan.text, i, size, DTYPES[d_output.dtype])
     arguments = [named[n] for n in cell_backward_names(plan, i)]
-    _launch(module.backward, -(-batch * size // BLOCK), len(d_output), batch * size, arguments, 4)
+    _launch(module.backward, -(-batch * size // BLOCK), len(d_output), batch * size, arguments)
 
 
 # -- weights ----------------------------------------------------------------------------------------
