@@ -71,6 +71,9 @@ class DataConfig:
         low=0,
         high=1,
     )
+    compress: float = opt(
+        0.0, "counts n become round(compress * sqrt(n)), so that loud channels do not outweigh others", low=0, high=16
+    )
     max_count: int = opt(255, "counts per bin saturate here; 1 makes the input binary events", low=1, high=255)
 
 

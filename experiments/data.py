@@ -27,6 +27,7 @@ from ..datasets.augment import (
 )
 from ..datasets.augment import augmented as apply
 from ..datasets.binning import LARGEST_COUNT
+from ..datasets.compress import compressed
 from ..datasets.digits import DATA_FOLDER
 from ..datasets.equalise import equalised
 from ..datasets.shd import EventSource
@@ -60,13 +61,15 @@ class Batch:
 class Split:
     """Labelled samples of a run, as batches of counts.
 
-    ``max_count`` saturates them, ``padded`` gives the batches lengths, ``equalise`` is applied after augmentation.
+    ``equalise``, ``compress`` and then ``max_count`` change the counts, after augmentation; ``padded`` gives the
+    batches lengths.
     """
 
     data: BinnedDataset
     max_count: int = 255
     padded: bool = False
     equalise: float = 0.0
+    compress: float = 0.0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -104,7 +107,7 @@ class Split:
             # a relative step lasts as long as the window's share of it, whatever the sample's own duration
             pipeline = augmentations(augment, self.data.binning.dt)
             counts, targets, lengths = apply(Examples(counts, targets, lengths), pipeline, rng)
-        counts = equalised(counts, self.equalise)
+        counts = compressed(equalised(counts, self.equalise), self.compress)
         if self.max_count < LARGEST_COUNT:
             counts = counts.clamp(max=self.max_count)
         return Batch(counts, targets, lengths if self.padded else None)
@@ -148,7 +151,7 @@ def _open(config: Config, which: str) -> Split:
     if not len(events):
         raise DataError(f"{events!r} has no samples")
     binning = Binning(d.dt, d.window, d.channel_factor, max(1, round(d.window / d.dt)) if d.relative else None)
-    return Split(BinnedDataset.open(events, binning), d.max_count, d.lengths, d.equalise)
+    return Split(BinnedDataset.open(events, binning), d.max_count, d.lengths, d.equalise, d.compress)
 
 
 def load_test(config: Config) -> Split:
