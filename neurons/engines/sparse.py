@@ -15,26 +15,31 @@ SPARSE_BELOW = 0.15
 """Fraction of values that are not 0 below which products over a sequence go by them: measured, see ``python -m
 benchmarks.crossover``."""
 DTYPES = (torch.float32, torch.float64)
+WORTH_A_THREAD = 2**21
+"""Multiplications from which another thread is worth waiting for; on a busy machine it may not run at once."""
 _CHUNK = 128  # rows that are sorted together in a gradient of weights: they stay in a core's cache
 
 
 def density(values: Tensor) -> float:
     """The fraction of ``values`` that are not 0."""
     flat = _array(values.reshape(1, -1) if values.ndim < 2 else values.reshape(len(values), -1))
-    ranges = _rows(len(flat))
+    ranges = _rows(len(flat), flat.size)
     counts = np.zeros(len(ranges), np.int64)
     run_tasks(products.count_into, [(counts, i, flat[a:b]) for i, (a, b) in enumerate(ranges)])
     return int(counts.sum()) / max(1, flat.size)
 
 
-def _few(values: Tensor, columns: int) -> bool:
+def _share(values: Tensor, columns: int) -> float | None:
+    """The fraction of ``values`` that are not 0, if it pays to go by them in a product with ``columns`` columns."""
     large = values.numel() * columns >= WORTH_SPARSE and values.dtype in DTYPES and values.device.type == "cpu"
-    return large and density(values) < SPARSE_BELOW
+    share = density(values) if large else 1.0
+    return share if share < SPARSE_BELOW else None
 
 
-def _rows(count: int) -> list[tuple[int, int]]:
-    """Equal ranges of ``count`` rows, one for each of torch's threads."""
-    size = -(-count // max(1, min(torch.get_num_threads(), count // 64)))
+def _rows(count: int, work: float) -> list[tuple[int, int]]:
+    """Equal ranges of ``count`` rows, one for each of torch's threads that ``work`` is enough for."""
+    threads = min(torch.get_num_threads(), count, int(work / WORTH_A_THREAD))
+    size = -(-count // max(1, threads))
     return [(first, min(first + size, count)) for first in range(0, count, size)]
 
 
@@ -44,9 +49,10 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def outer_sum(grads: Tensor, values: Tensor) -> Tensor:
     """``grads^T @ values``, [N, K], of [M, N] and [M, K]."""
-    if not _few(values, grads.shape[1]):
+    share = _share(values, grads.shape[1])
+    if share is None:
         return grads.t() @ values
-    ranges, terms = _rows(len(grads)), values.shape[1]
+    ranges, terms = _rows(len(grads), share * values.numel() * grads.shape[1]), values.shape[1]
     total = grads.new_zeros(len(ranges), terms, grads.shape[1])
     out, sent, d = _array(total), _array(values), _array(grads)
     tasks = [
@@ -61,12 +67,14 @@ def outer_sum(grads: Tensor, values: Tensor) -> Tensor:
 def sparse_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``values @ weight^T + bias``, [..., N], of [..., K], [N, K] and [N]; by the values that are not 0 where few."""
     rows = values.reshape(-1, values.shape[-1])
-    if not _few(values, len(weight)):
+    share = _share(values, len(weight))
+    if share is None:
         return torch.nn.functional.linear(values, weight, bias).clone()
     total = values.new_empty(len(rows), len(weight))
+    ranges = _rows(len(rows), share * rows.numel() * len(weight))
     matrix, start = _array(weight.t()), _array(values.new_zeros(len(weight)) if bias is None else bias)
     out, sent = _array(total), _array(rows)
-    tasks = [(out, sent, matrix, start, a, b, np.empty(rows.shape[1], np.int64)) for a, b in _rows(len(rows))]
+    tasks = [(out, sent, matrix, start, a, b, np.empty(rows.shape[1], np.int64)) for a, b in ranges]
     run_tasks(products.fill_sparse, tasks)
     return total.view(*values.shape[:-1], len(weight))
 
