@@ -13,6 +13,8 @@ import ranvier as rv
 from ranvier.errors import ConfigError, EngineError, ExportError, GraphError
 from ranvier.networks import Delay, delay_schedule, delays_of, load_network, save_network
 from ranvier.neurons import State
+from ranvier.neurons.engines import delayed
+from ranvier.neurons.engines.taps import delayed_product
 
 KINDS = ("axonal", "dendritic", "synaptic")
 
@@ -177,6 +179,50 @@ def test_files_hold_whole_steps_and_give_the_same_output(kind: str, tmp_path: Pa
     assert delays_of(back)[0].steps.flatten()[:3].tolist() == [1, 3, 10]
     x = (torch.rand(20, 4, 3) < 0.3).float()
     assert torch.equal(back(x).output, net(x).output) and net(x).output.sum() > 0
+
+
+@pytest.mark.parametrize("high", [0, 3, 30])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 3, 5, 9), (20, 2, 33, 17)])
+def test_delayed_products_by_spikes_are_the_dense_ones(
+    shape: tuple[int, int, int, int], high: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delayed, "SPIKES_BELOW", 2.0)
+    steps, batch, sources, targets = shape
+    torch.manual_seed(1)
+    delay = Delay(max=float(high), kind="synaptic")
+    delay.build(sources, targets, 1.0, False, "d")
+    delay.double().train()
+    weight = torch.randint(-8, 9, (targets, sources)).double().requires_grad_()
+    bias = torch.randn(targets, dtype=torch.float64).requires_grad_()
+    sent = (torch.rand(high + steps, batch, sources) < 0.4).double() * 3
+    seed = torch.randn(steps, batch, targets, dtype=torch.float64)
+    found = []
+    for product in (delayed.sparse_delayed, delayed_product):
+        out = product(sent, weight, bias, delay.taps(), steps)
+        found.append([out.detach(), *torch.autograd.grad((out * seed).sum(), [weight, bias, delay.steps])])
+    for by_spikes, dense in zip(*found, strict=True):
+        torch.testing.assert_close(by_spikes, dense, rtol=1e-9, atol=1e-9)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    arguments = (sent, torch.randn(2, targets, sources).double().requires_grad_(), delay.taps().offsets, high)
+    torch.library.opcheck(delayed.delayed_spikes, arguments, test_utils=checks)
+
+
+def test_a_network_takes_the_product_by_spikes_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = delayed.delayed_spikes
+    monkeypatch.setattr(delayed, "delayed_spikes", lambda *a: seen.append(1) or original(*a))
+    net = rv.Network()
+    x, h = net.input(64), net.population(rv.LIF(64))
+    net.connect(x, h, rv.Dense(delay=Delay(max=40.0, kind="synaptic"), gain=3.0))
+    few = (torch.rand(60, 4, 64) < 0.05).float()
+    outputs = []
+    for engine in ("eager", "numba"):
+        net.engine = engine
+        outputs.append(net(few).output)
+    assert len(seen) == 1 and outputs[0].sum() > 0
+    assert (outputs[0] != outputs[1]).double().mean() < 1e-3
+    net((torch.rand(60, 4, 64) < 0.5).float())
+    assert len(seen) == 1  # dense input
 
 
 def test_dropout_silences_a_source_over_all_its_delays() -> None:

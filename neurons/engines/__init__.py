@@ -96,7 +96,12 @@ def sequence_delayed(engine: str, sent: Tensor, weight: Tensor, bias: Tensor | N
     """The current of the last ``steps`` steps over a connection with ``taps``, [steps, B, N_target], of ``sent``
     [taps.high + steps, B, N_source].
     """
-    return delayed_product(sent, weight, bias, taps, steps)
+    worth = sent.numel() * len(weight) * (taps.high - taps.low + 1) >= WORTH_SPARSE
+    if engine not in ("auto", "numba") or sent.device.type != "cpu" or not worth:
+        return delayed_product(sent, weight, bias, taps, steps)
+    from .delayed import sparse_delayed
+
+    return sparse_delayed(sent, weight, bias, taps, steps)
 
 
 def run_stage(

@@ -22,7 +22,7 @@ _CHUNK = 128  # rows that are sorted together in a gradient of weights: they sta
 
 def density(values: Tensor) -> float:
     """The fraction of ``values`` that are not 0."""
-    flat = _array(values.reshape(1, -1) if values.ndim < 2 else values.reshape(len(values), -1))
+    flat = array(values.reshape(1, -1) if values.ndim < 2 else values.reshape(len(values), -1))
     ranges = _rows(len(flat), flat.size)
     counts = np.zeros(len(ranges), np.int64)
     run_tasks(products.count_into, [(counts, i, flat[a:b]) for i, (a, b) in enumerate(ranges)])
@@ -43,7 +43,8 @@ def _rows(count: int, work: float) -> list[tuple[int, int]]:
     return [(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def array(tensor: Tensor) -> np.ndarray:
+    """A contiguous array of a tensor's memory."""
     return tensor.detach().contiguous().numpy()
 
 
@@ -54,7 +55,7 @@ def outer_sum(grads: Tensor, values: Tensor) -> Tensor:
         return grads.t() @ values
     ranges, terms = _rows(len(grads), share * values.numel() * grads.shape[1]), values.shape[1]
     total = grads.new_zeros(len(ranges), terms, grads.shape[1])
-    out, sent, d = _array(total), _array(values), _array(grads)
+    out, sent, d = array(total), array(values), array(grads)
     tasks = [
         (out[i], sent, d, a, b, np.empty(terms + 1, np.int64), np.empty(_CHUNK * terms, np.int32))
         for i, (a, b) in enumerate(ranges)
@@ -72,8 +73,8 @@ def sparse_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
         return torch.nn.functional.linear(values, weight, bias).clone()
     total = values.new_empty(len(rows), len(weight))
     ranges = _rows(len(rows), share * rows.numel() * len(weight))
-    matrix, start = _array(weight.t()), _array(values.new_zeros(len(weight)) if bias is None else bias)
-    out, sent = _array(total), _array(rows)
+    matrix, start = array(weight.t()), array(values.new_zeros(len(weight)) if bias is None else bias)
+    out, sent = array(total), array(rows)
     tasks = [(out, sent, matrix, start, a, b, np.empty(rows.shape[1], np.int64)) for a, b in ranges]
     run_tasks(products.fill_sparse, tasks)
     return total.view(*values.shape[:-1], len(weight))
