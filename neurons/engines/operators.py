@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...errors import EngineError
 from .plan import Plan, read_plan
+from .register import operator
 
 Kernel = Callable[[Plan, Mapping[str, Tensor], Mapping[str, Tensor]], Any]
 
@@ -38,53 +39,6 @@ def _results(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return results
 
 
-@torch.library.custom_op("ranvier::stage", mutates_args=())
-def stage(tensors: Sequence[Tensor], plan: str) -> list[Tensor]:
-    """The results of a stage, in the order of :attr:`Plan.results`, from ``tensors`` in that of :attr:`Plan.inputs`."""
-    read = read_plan(plan)
-    given = dict(zip(read.inputs, tensors, strict=True))
-    results = _results(read, given)
-    _kernels(read.engine)[0](read, given, results)
-    return list(results.values())
-
-
-@stage.register_fake
-def _(tensors: Sequence[Tensor], plan: str) -> list[Tensor]:
-    read = read_plan(plan)
-    return list(_results(read, dict(zip(read.inputs, tensors, strict=True))).values())
-
-
-@torch.library.custom_op("ranvier::stage_backward", mutates_args=())
-def stage_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
-    """The gradients of a stage's inputs, in the order of :func:`_gradient_names`.
-
-    ``tensors`` are those of :attr:`Plan.kept`, ``grads`` those of :attr:`Plan.differentiable`.
-    """
-    read = read_plan(plan)
-    given = dict(zip(read.kept, tensors, strict=True))
-    arrived = {f"d_{n}": g for n, g in zip(read.differentiable, grads, strict=True)}
-    out = _kernels(read.engine)[1](read, given, arrived)
-    given |= {n: t for n, t in out.items() if n.startswith("output")}
-    for i, link in enumerate(read.links):
-        if read.past:
-            _through_link(read, i, given, out)
-        if not link.learned:
-            continue
-        d_current, source = out[f"d_current{link.target}"], given[f"output{link.source}"]
-        history = given[f"history{link.source}"]
-        steps = len(d_current)
-        late = max(0, steps - link.delay)
-        sent = [history[len(history) - link.delay :][: min(link.delay, steps)], source[:late]]
-        if link.masked:
-            sent = [s * given[f"mask{i}"] for s in sent]
-        # one product over all steps and samples; the history has its own, since it is another tensor
-        total = _weight_gradient(read.engine, d_current[steps - late :], sent[1])
-        if len(sent[0]):
-            total = total + _weight_gradient(read.engine, d_current[: len(sent[0])], sent[0])
-        out[f"d_weight{i}"] = total
-    return [out[n] for n in _gradient_names(read)]
-
-
 def _through_link(plan: Plan, i: int, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:
     """Add to the gradient of the history of link ``i``'s source what its first steps send back."""
     link = plan.links[i]
@@ -105,21 +59,6 @@ def _weight_gradient(engine: str, d_current: Tensor, sent: Tensor) -> Tensor:
 
         return outer_sum(d_current.flatten(0, 1), sent.flatten(0, 1))
     return d_current.flatten(0, 1).t() @ sent.flatten(0, 1)
-
-
-@stage_backward.register_fake
-def _(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
-    read = read_plan(plan)
-    given = dict(zip(read.kept, tensors, strict=True))
-    out: dict[str, Tensor] = {}
-    for i, cell in enumerate(read.cells):
-        output = grads[read.differentiable.index(f"output{i}")]
-        out[f"d_current{i}"] = torch.empty_like(output)
-        out |= {f"d_state{i}.{s}": output.new_empty(output.shape[1:]) for s in cell.program.states}
-        out |= {f"d_value{i}.{p}": output.new_empty(output.shape[2]) for p in cell.learned}
-        out[f"d_history{i}"] = torch.empty_like(given[f"history{i}"])
-    out |= {f"d_weight{i}": torch.empty_like(given[f"weight{i}"]) for i, k in enumerate(read.links) if k.learned}
-    return [out[n] for n in _gradient_names(read)]
 
 
 def _gradient_names(plan: Plan) -> tuple[str, ...]:
@@ -157,14 +96,71 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[list[Tensor | N
     return [found.get(f"d_{n}") for n in plan.inputs], None
 
 
-stage.register_autograd(_backward, setup_context=_setup_context)
-
-
 def _no_second(ctx: Any, *grads: Any) -> Any:
     raise EngineError("the fused engines give first derivatives only; for a gradient of a gradient use engine='eager'")
 
 
-stage_backward.register_autograd(_no_second)
-for _device in ("cpu", "cuda"):
-    # states are float32 under autocast, whatever the products before were computed in
-    torch.library.register_autocast("ranvier::stage", _device, torch.float32)
+def _fake_stage(tensors: Sequence[Tensor], plan: str) -> list[Tensor]:
+    read = read_plan(plan)
+    return list(_results(read, dict(zip(read.inputs, tensors, strict=True))).values())
+
+
+def _fake_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
+    read = read_plan(plan)
+    given = dict(zip(read.kept, tensors, strict=True))
+    out: dict[str, Tensor] = {}
+    for i, cell in enumerate(read.cells):
+        output = grads[read.differentiable.index(f"output{i}")]
+        out[f"d_current{i}"] = torch.empty_like(output)
+        out |= {f"d_state{i}.{s}": output.new_empty(output.shape[1:]) for s in cell.program.states}
+        out |= {f"d_value{i}.{p}": output.new_empty(output.shape[2]) for p in cell.learned}
+        out[f"d_history{i}"] = torch.empty_like(given[f"history{i}"])
+    out |= {f"d_weight{i}": torch.empty_like(given[f"weight{i}"]) for i, k in enumerate(read.links) if k.learned}
+    return [out[n] for n in _gradient_names(read)]
+
+
+@operator("stage_backward(Tensor[] tensors, Tensor[] grads, str plan) -> Tensor[]", _fake_backward, _no_second)
+def stage_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str) -> list[Tensor]:
+    """The gradients of a stage's inputs, in the order of :func:`_gradient_names`.
+
+    ``tensors`` are those of :attr:`Plan.kept`, ``grads`` those of :attr:`Plan.differentiable`.
+    """
+    read = read_plan(plan)
+    given = dict(zip(read.kept, tensors, strict=True))
+    arrived = {f"d_{n}": g for n, g in zip(read.differentiable, grads, strict=True)}
+    out = _kernels(read.engine)[1](read, given, arrived)
+    given |= {n: t for n, t in out.items() if n.startswith("output")}
+    for i, link in enumerate(read.links):
+        if read.past:
+            _through_link(read, i, given, out)
+        if not link.learned:
+            continue
+        d_current, source = out[f"d_current{link.target}"], given[f"output{link.source}"]
+        history = given[f"history{link.source}"]
+        steps = len(d_current)
+        late = max(0, steps - link.delay)
+        sent = [history[len(history) - link.delay :][: min(link.delay, steps)], source[:late]]
+        if link.masked:
+            sent = [s * given[f"mask{i}"] for s in sent]
+        # one product over all steps and samples; the history has its own, since it is another tensor
+        total = _weight_gradient(read.engine, d_current[steps - late :], sent[1])
+        if len(sent[0]):
+            total = total + _weight_gradient(read.engine, d_current[: len(sent[0])], sent[0])
+        out[f"d_weight{i}"] = total
+    return [out[n] for n in _gradient_names(read)]
+
+
+@operator(
+    "stage(Tensor[] tensors, str plan) -> Tensor[]",
+    _fake_stage,
+    _backward,
+    _setup_context,
+    autocast=("cpu", "cuda"),  # states are float32, whatever the products before were computed in
+)
+def stage(tensors: Sequence[Tensor], plan: str) -> list[Tensor]:
+    """The results of a stage, in the order of :attr:`Plan.results`, from ``tensors`` in that of :attr:`Plan.inputs`."""
+    read = read_plan(plan)
+    given = dict(zip(read.inputs, tensors, strict=True))
+    results = _results(read, given)
+    _kernels(read.engine)[0](read, given, results)
+    return list(results.values())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import WORTH_SPARSE, products
+from .register import operator
 from .threads import run_tasks
 
 SPARSE_BELOW = 0.15
@@ -64,38 +65,6 @@ def outer_sum(grads: Tensor, values: Tensor) -> Tensor:
     return total.sum(0).t()
 
 
-@torch.library.custom_op("ranvier::sparse_linear", mutates_args=())
-def sparse_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``values @ weight^T + bias``, [..., N], of [..., K], [N, K] and [N]; by the values that are not 0 where few."""
-    rows = values.reshape(-1, values.shape[-1])
-    share = _share(values, len(weight))
-    if share is None:
-        return torch.nn.functional.linear(values, weight, bias).clone()
-    total = values.new_empty(len(rows), len(weight))
-    ranges = _rows(len(rows), share * rows.numel() * len(weight))
-    matrix, start = array(weight.t()), array(values.new_zeros(len(weight)) if bias is None else bias)
-    out, sent = array(total), array(rows)
-    tasks = [(out, sent, matrix, start, a, b, np.empty(rows.shape[1], np.int64)) for a, b in ranges]
-    run_tasks(products.fill_sparse, tasks)
-    return total.view(*values.shape[:-1], len(weight))
-
-
-@sparse_linear.register_fake
-def _(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return values.new_empty(*values.shape[:-1], len(weight))
-
-
-@torch.library.custom_op("ranvier::sparse_linear_backward", mutates_args=())
-def sparse_linear_backward(values: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of :func:`sparse_linear`'s weight."""
-    return outer_sum(grad.reshape(-1, grad.shape[-1]), values.reshape(-1, values.shape[-1])).contiguous()
-
-
-@sparse_linear_backward.register_fake
-def _(values: Tensor, grad: Tensor) -> Tensor:
-    return grad.new_empty(grad.shape[-1], values.shape[-1])
-
-
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
     values, weight, bias = inputs
     ctx.save_for_backward(values, weight)
@@ -112,5 +81,37 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Ten
     )
 
 
-sparse_linear.register_autograd(_backward, setup_context=_setup_context)
-torch.library.register_autocast("ranvier::sparse_linear", "cpu", torch.float32)
+def _fake(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return values.new_empty(*values.shape[:-1], len(weight))
+
+
+def _fake_backward(values: Tensor, grad: Tensor) -> Tensor:
+    return grad.new_empty(grad.shape[-1], values.shape[-1])
+
+
+@operator("sparse_linear_backward(Tensor values, Tensor grad) -> Tensor", _fake_backward)
+def sparse_linear_backward(values: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of :func:`sparse_linear`'s weight."""
+    return outer_sum(grad.reshape(-1, grad.shape[-1]), values.reshape(-1, values.shape[-1])).contiguous()
+
+
+@operator(
+    "sparse_linear(Tensor values, Tensor weight, Tensor? bias) -> Tensor",
+    _fake,
+    _backward,
+    _setup_context,
+    autocast=("cpu",),
+)
+def sparse_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``values @ weight^T + bias``, [..., N], of [..., K], [N, K] and [N]; by the values that are not 0 where few."""
+    rows = values.reshape(-1, values.shape[-1])
+    share = _share(values, len(weight))
+    if share is None:
+        return torch.nn.functional.linear(values, weight, bias).clone()
+    total = values.new_empty(len(rows), len(weight))
+    ranges = _rows(len(rows), share * rows.numel() * len(weight))
+    matrix, start = array(weight.t()), array(values.new_zeros(len(weight)) if bias is None else bias)
+    out, sent = array(total), array(rows)
+    tasks = [(out, sent, matrix, start, a, b, np.empty(rows.shape[1], np.int64)) for a, b in ranges]
+    run_tasks(products.fill_sparse, tasks)
+    return total.view(*values.shape[:-1], len(weight))
