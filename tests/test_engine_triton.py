@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 import ranvier as rv
+from benchmarks import gpu
+from benchmarks.workload import Cell as Work
 from ranvier.errors import EngineError
 from ranvier.neurons import LIF, AdLIF, Cell, Izhikevich, Link, Neuron, available_engines, run_stage
 from ranvier.neurons.engines import triton_ahead, triton_gpu, triton_loop
@@ -304,3 +306,26 @@ def test_the_reason_and_the_way_out_are_said(engine: str, monkeypatch: pytest.Mo
     assert available_engines()[engine] == ""
     with pytest.raises(EngineError, match=r"on cpu.*net\.cuda\(\)"):
         net(torch.rand(3, 2, 3))
+
+
+# -- the benchmark ----------------------------------------------------------------------------------
+
+
+@compiled
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and the benchmark would run")
+def test_the_benchmark_says_that_there_is_no_gpu() -> None:
+    with pytest.raises(SystemExit, match="no GPU here"):
+        gpu.main([])
+
+
+def test_the_benchmark_measures_and_compares() -> None:
+    names = ["ranvier-triton", "ranvier-eager", "torch-rnn"]
+    found = gpu.measure(Work(2, 6, 8, 5, 0.2), names, torch.device("cpu"), rounds=2)
+    assert found["ms"]["ranvier-eager"] > 0 and found["forward_ms"]["ranvier-eager"] > 0
+    page = gpu.table([found], names, "a card")
+    if HERE:
+        assert found["agreement"]["differing_spikes"] == 0
+        assert found["agreement"]["gradient_difference"] < 1e-4
+    elif not torch.cuda.is_available():
+        assert found["ms"]["ranvier-triton"] is None and "absent" in page
+        assert "cannot run here" in found["reasons"]["ranvier-triton"]

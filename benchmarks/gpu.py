@@ -1,0 +1,209 @@
+"""A training step of one recurrent layer on a GPU: the triton engine, plain torch loops, and cuDNN's RNN and LSTM.
+
+    python -m benchmarks.gpu                            # a grid of cells
+    python -m benchmarks.gpu --cell 128,250,140,256,5%  # one cell: B,T,C,H,rate
+    python -m benchmarks.gpu --json
+
+Before anything is timed the spikes and gradients of triton and eager are compared, and what differs is printed with the
+times. Times are those of CUDA events around whole calls, the device idle before each; the median over rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import ranvier as rv
+from ranvier.errors import RanvierError
+
+from .peers import Layer, plain_loop
+from .workload import DT, TAU_MEM, THRESHOLD, Cell, Workload, make_workload, tune, tuning_cell
+
+GRID = tuple(
+    Cell(b, t, 140, h, 0.05)
+    for b, t, h in [
+        (128, 250, 256), (1, 250, 256), (32, 250, 256), (512, 250, 256), (2048, 250, 256), (128, 100, 256),
+        (128, 1000, 256), (128, 250, 64), (128, 250, 128), (128, 250, 512), (128, 250, 1024),
+    ]
+)  # fmt: skip
+ROUNDS = 11
+WARM_UP = 3
+
+
+def _ranvier(engine: str) -> Callable[[Workload, torch.device], Layer]:
+    def build(work: Workload, device: torch.device) -> Layer:
+        net = rv.Network(dt=DT, engine=engine)
+        x = net.input(work.cell.C)
+        h = net.population(rv.LIF(work.cell.H, tau_mem=TAU_MEM, threshold=THRESHOLD))
+        w_in = net.connection(net.connect(x, h, rv.Dense(weight=work.w_in))).weight
+        w_rec = net.connection(net.connect(h, h, rv.Dense(weight=work.w_rec))).weight
+        net.to(device)
+        return Layer(lambda sequence: net(sequence).output, [w_in, w_rec], w_in)
+
+    return build
+
+
+def _loop(work: Workload, device: torch.device) -> Layer:
+    w_in, w_rec = (torch.from_numpy(w).to(device).requires_grad_() for w in (work.w_in, work.w_rec))
+    return Layer(lambda x: plain_loop(x, w_in, w_rec), [w_in, w_rec], w_in)
+
+
+def _cudnn(make: Callable[..., nn.RNNBase], **options: Any) -> Callable[[Workload, torch.device], Layer]:
+    def build(work: Workload, device: torch.device) -> Layer:
+        layer = make(work.cell.C, work.cell.H, bias=False, **options).to(device)
+        return Layer(lambda x: layer(x)[0], list(layer.parameters()))
+
+    return build
+
+
+LAYERS: dict[str, Callable[[Workload, torch.device], Layer]] = {
+    "ranvier-triton": _ranvier("triton"),
+    "ranvier-triton-bf16": _ranvier("triton-bf16"),
+    "ranvier-eager": _ranvier("eager"),
+    "torch-loop": _loop,
+    "torch-rnn": _cudnn(nn.RNN, nonlinearity="relu"),
+    "torch-lstm": _cudnn(nn.LSTM),
+}
+
+
+def tuned(cell: Cell, device: torch.device) -> Workload:
+    """The work, with the input gain at which hidden neurons fire at the cell's rate."""
+    small = make_workload(tuning_cell(cell))
+    x, w_in, w_rec = (torch.from_numpy(a).to(device) for a in (small.x, small.w_in, small.w_rec))
+
+    def rate(gain: float) -> float:
+        with torch.no_grad():
+            return float(plain_loop(x, w_in * gain, w_rec).mean())
+
+    work = make_workload(cell)
+    work.w_in[:] *= np.float32(tune(rate, cell.rate))
+    return work
+
+
+def step(layer: Layer, x: Tensor, upstream: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Forward and backward: the output and the gradients."""
+    output = layer.run(x)
+    return output.detach(), torch.autograd.grad((output * upstream).sum(), layer.parameters)
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call, from an idle device until its last kernel has ended."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return 1000 * (time.perf_counter() - start)
+    torch.cuda.synchronize(device)
+    start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start_event.record()
+    call()
+    end_event.record()
+    torch.cuda.synchronize(device)
+    return start_event.elapsed_time(end_event)
+
+
+def measure(cell: Cell, names: Sequence[str], device: torch.device, rounds: int = ROUNDS) -> dict[str, Any]:
+    """One cell: medians in ms, the first call (which compiles) in s, and how far triton is from eager."""
+    work = tuned(cell, device)
+    x, upstream = torch.from_numpy(work.x).to(device), torch.from_numpy(work.upstream).to(device)
+    layers: dict[str, Layer] = {}
+    reasons: dict[str, str] = {}
+    first_s: dict[str, float] = {}
+    for name in names:
+        try:
+            layers[name] = LAYERS[name](work, device)
+            first_s[name] = round(_timed(lambda n=name: step(layers[n], x, upstream), device) / 1000, 2)
+            for _ in range(WARM_UP):
+                step(layers[name], x, upstream)
+        except (RanvierError, torch.cuda.OutOfMemoryError) as error:
+            reasons[name] = f"{type(error).__name__}: {error}"
+            layers.pop(name, None)
+    agreement: dict[str, float] = {}
+    if {"ranvier-triton", "ranvier-eager"} <= set(layers):
+        (spikes, grads), (expected, wanted) = (
+            step(layers[n], x, upstream) for n in ("ranvier-triton", "ranvier-eager")
+        )
+        agreement["differing_spikes"] = float((spikes != expected).double().mean())
+        worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(grads, wanted, strict=True))
+        agreement["gradient_difference"] = worst
+    samples: dict[str, dict[str, list[float]]] = {n: {"forward": [], "step": []} for n in layers}
+    for _ in range(rounds):
+        for name, layer in layers.items():
+            samples[name]["forward"].append(_timed(lambda current=layer: current.run(x), device))
+            samples[name]["step"].append(_timed(lambda current=layer: step(current, x, upstream), device))
+    return {
+        **cell.as_dict(),
+        "ms": {n: round(statistics.median(samples[n]["step"]), 3) if n in samples else None for n in names},
+        "forward_ms": {n: round(statistics.median(samples[n]["forward"]), 3) if n in samples else None for n in names},
+        "samples_ms": {n: s["step"] for n, s in samples.items()},
+        "first_s": first_s,
+        "agreement": agreement,
+        "reasons": reasons,
+    }
+
+
+def table(results: Sequence[dict[str, Any]], names: Sequence[str], card: str) -> str:
+    """The cells as a table of ms, with what each is in times of triton's."""
+    lines = [f"| cell, forward and backward, ms | {' | '.join(names)} | differing spikes | gradients off by |"]
+    lines.append("| --- |" + " ---: |" * (len(names) + 2))
+    for r in results:
+        own = r["ms"].get("ranvier-triton")
+        row = [f"B{r['B']} T{r['T']} C{r['C']} H{r['H']} {r['rate']:g}"]
+        for name in names:
+            ms = r["ms"][name]
+            ratio = f" ({ms / own:.2g}×)" if own and ms and name != "ranvier-triton" else ""
+            row.append("absent" if ms is None else f"{ms:.3g}{ratio}")
+        agreement = r["agreement"]
+        row += [f"{agreement[k]:.1e}" if k in agreement else "" for k in ("differing_spikes", "gradient_difference")]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join([*lines, "", card])
+
+
+def about(device: torch.device) -> str:
+    """The card and the versions."""
+    import triton  # beside torch wherever there is CUDA
+
+    props = torch.cuda.get_device_properties(device)
+    return (
+        f"{props.name}, {props.multi_processor_count} processors, compute capability {props.major}.{props.minor}; "
+        f"torch {torch.__version__}, triton {triton.__version__}. TF32 is off for everyone."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cell", type=Cell.parse, action="append", help="B,T,C,H,rate instead of the grid")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            "benchmarks.gpu: torch finds no GPU here, so there is nothing to measure. On a machine with one, install "
+            "torch with CUDA and run it again; benchmarks.train_step measures the CPU."
+        )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 for everyone
+    device = torch.device("cuda", torch.cuda.current_device())
+    results = []
+    for cell in options.cell or GRID:
+        print(f"{cell} ...", file=sys.stderr, flush=True)
+        results.append(measure(cell, list(LAYERS), device, options.rounds))
+        torch.cuda.empty_cache()
+    if options.json:
+        print(json.dumps({"card": about(device), "cells": results}))
+    else:
+        print(table(results, list(LAYERS), about(device)))
+        for r in results:
+            for name, reason in r["reasons"].items():
+                print(f"- B{r['B']} T{r['T']} H{r['H']} {name}: {reason}")
+
+
+if __name__ == "__main__":
+    main()
