@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numba
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,6 +44,7 @@ from ranvier.neurons import (
     run_stage,
 )
 from ranvier.neurons.engines import operators, sparse
+from ranvier.neurons.engines.compiled import promise_distinct
 from ranvier.neurons.engines.plan import plan_of, tensors_of
 from ranvier.neurons.engines.stage import block_of
 
@@ -552,3 +555,19 @@ def test_a_neuron_that_keeps_nothing_and_gradients_of_a_state_alone() -> None:
         grads.append(torch.autograd.grad(net(x).state["h"]["v"].sum(), list(net.parameters())))
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_promise_of_distinct_arrays_reaches_the_compiler() -> None:
+    def add(a: Any, b: Any) -> None:
+        for n in range(a.shape[0]):
+            a[n] += b[n]
+
+    found = []
+    for distinct in (False, True):
+        function = numba.njit(add)  # not cached, so that its code can be looked at
+        if distinct:
+            promise_distinct(function)
+        function(np.ones(4), np.ones(4))
+        text = next(iter(function.inspect_llvm().values()))
+        found.append(next(x for x in text.splitlines() if x.startswith("define") and "add" in x).count("noalias"))
+    assert found[1] >= found[0] + 2

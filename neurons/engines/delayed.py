@@ -24,7 +24,7 @@ SPIKES_BELOW = 0.15
 SHIFTS_FROM = 4.0
 """Steps between the shortest and the longest delay, for each tap of a pair, from which shifted rows are faster than a
 dense convolution."""
-SHORTEST = 32  # steps of time from which rows are worth shifting
+SHORTEST = 1
 _ROWS = 16  # targets whose rows of time are made together: a cache line of the result at each step
 
 
@@ -104,6 +104,7 @@ def read_spikes(
     """``total[n, i, k] = sum of grad[t, b, n] value`` over the spikes that :func:`add_spikes` brings there."""
     steps, sources, taps = grad.shape[0], offsets.shape[1], offsets.shape[2]
     rows = np.zeros((_ROWS, steps + 2 * high + 24), grad.dtype)
+    zero = rows[0, -1]
     for block in range(first, last, _ROWS):
         width = min(_ROWS, last - block)
         total[block : block + width] = 0
@@ -120,7 +121,7 @@ def read_spikes(
                     k = 0
                     while k + 1 < taps:
                         at, there = offsets[n, i, k], offsets[n, i, k + 1]
-                        one = two = row[0] * 0
+                        one = two = zero
                         for s in range(begin, end):
                             t, value = when[s], values[s]
                             one += value * row[t + at]
@@ -129,7 +130,7 @@ def read_spikes(
                         total[n, i, k + 1] += two
                         k += 2
                     if k < taps:
-                        at, one = offsets[n, i, k], row[0] * 0
+                        at, one = offsets[n, i, k], zero
                         for s in range(begin, end):
                             one += values[s] * row[when[s] + at]
                         total[n, i, k] += one
@@ -178,7 +179,8 @@ def add_shifted(out: Any, values: Any, starts: Any, amounts: Any, first: int, la
 def read_shifted(total: Any, values: Any, starts: Any, grad: Any, first: int, last: int) -> None:
     """``total[n, m] = sum over t and b of grad[t, b, n] values[b, starts[n, m] + t]``: as :func:`add_shifted`."""
     steps, terms = grad.shape[0], starts.shape[1]
-    rows = np.empty((_ROWS, steps + 24), grad.dtype)
+    rows = np.zeros((_ROWS, steps + 24), grad.dtype)
+    zero = rows[0, -1]
     for block in range(first, last, _ROWS):
         width = min(_ROWS, last - block)
         total[block : block + width] = 0
@@ -195,7 +197,7 @@ def read_shifted(total: Any, values: Any, starts: Any, grad: Any, first: int, la
                     v1 = value[begin[m + 1] : begin[m + 1] + steps]
                     v2 = value[begin[m + 2] : begin[m + 2] + steps]
                     v3 = value[begin[m + 3] : begin[m + 3] + steps]
-                    s0 = s1 = s2 = s3 = row[0] * 0
+                    s0 = s1 = s2 = s3 = zero
                     for t in range(steps):
                         s0 += row[t] * v0[t]
                         s1 += row[t] * v1[t]
@@ -207,7 +209,7 @@ def read_shifted(total: Any, values: Any, starts: Any, grad: Any, first: int, la
                     into[m + 3] += s3
                 for m in range(whole, terms):
                     v0 = value[begin[m] : begin[m] + steps]
-                    s0 = row[0] * 0
+                    s0 = zero
                     for t in range(steps):
                         s0 += row[t] * v0[t]
                     into[m] += s0

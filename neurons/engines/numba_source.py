@@ -78,7 +78,8 @@ def _read(args: Iterable[Arg], ops: Iterable[Op]) -> set[str]:
 
 def _loop(name: str, arrays: Iterable[str], body: Iterable[str]) -> str:
     # integer division by zero cannot happen here, and its check would keep the loop from being vectorised
-    lines = ['@kernel(error_model="numpy")', f"def {name}(size, {', '.join(arrays)}):", "    for n in range(size):"]
+    lines = ['@kernel(distinct=True, error_model="numpy")', f"def {name}(size, {', '.join(arrays)}):"]
+    lines += ["    for n in range(size):"]
     return "\n".join([*lines, *(f"        {line}" for line in body)])
 
 
