@@ -1,7 +1,7 @@
 # Ranvier. `make demo` shows it at work, `make test` runs its tests; both set everything up first, in .venv.
 #
 #   make demo     train a recurrent spiking network on spoken digits, export it to C and Verilog, verify both, write a report
-#   make test     run the tests                          (PYTEST_ARGS="-k lif -x" to choose)
+#   make test     run the tests, on every core           (PYTEST_ARGS="-k lif -x" to choose)
 #   make lint     ruff and basedpyright
 #   make setup    only set up the environment
 #   make clean    remove what was built; runs/ stays
@@ -12,7 +12,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-from-pyproject
 ROOMS := neurons networks datasets deploy experiments
