@@ -5,6 +5,7 @@ from __future__ import annotations
 from .augment import (
     Blend,
     ChannelFade,
+    ChannelGain,
     ChannelMask,
     ChannelShift,
     ChannelWarp,
@@ -34,6 +35,7 @@ __all__ = [
     "Binning",
     "Blend",
     "ChannelFade",
+    "ChannelGain",
     "ChannelMask",
     "ChannelShift",
     "ChannelWarp",

@@ -254,6 +254,38 @@ class ChannelFade:
 
 
 @dataclass(frozen=True)
+class ChannelGain:
+    """Let each sample be louder or softer, as a whole and smoothly along the channels: loudness and timbre.
+
+    Where events are only ever deleted in training, a word louder than all of training is unknown ground; this goes both
+    ways. Counts are scaled, and rounded up or down at random so that their mean is kept.
+
+    Attributes:
+        level: 0.5 for a gain of the whole sample uniform (in its logarithm) between 1/1.5 and 1.5.
+        tilt: as ``level``, for the largest gain of a sine along the channels, of random sign, phase and 0 to 1.5
+            periods.
+    """
+
+    level: float
+    tilt: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, "level", self.level, 0)
+        _require(self, "tilt", self.tilt, 0)
+
+    def __call__(self, examples: Examples, rng: torch.Generator) -> Examples:
+        if not self.level and not self.tilt:
+            return examples
+        _, size, channels = examples.x.shape
+        level = _uniform(-1, 1, size, rng)[:, None] * math.log1p(self.level)
+        height = _uniform(-1, 1, size, rng)[:, None] * math.log1p(self.tilt)
+        phase, periods = _uniform(0, 1, size, rng)[:, None], _uniform(0, 1.5, size, rng)[:, None]
+        wave = torch.sin(2 * math.pi * (phase + periods * torch.arange(channels) / channels))
+        louder = examples.x * torch.exp(level + height * wave) + torch.rand(examples.x.shape, generator=rng)
+        return examples._replace(x=louder.floor_().clamp_(max=LARGEST_COUNT).to(torch.uint8))
+
+
+@dataclass(frozen=True)
 class Blend:
     """Make a new sample from two of the same class: align their centres of mass, keep half the events of each.
 
@@ -343,6 +375,7 @@ AUGMENTATIONS: dict[str, type] = {
         ChannelWarp,
         ChannelMask,
         ChannelFade,
+        ChannelGain,
         TimeShift,
         TimeStretch,
         TimeMask,

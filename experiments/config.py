@@ -90,6 +90,8 @@ class AugmentConfig:
     channel_fade: float = opt(
         0.0, "largest share of events deleted where a smooth fade over channels peaks", low=0, high=1
     )
+    gain: float = opt(0.0, "largest change of loudness (0.5: by 1.5 or 1/1.5)", low=0, high=3)
+    channel_tilt: float = opt(0.0, "the same varying smoothly over channels, as of another timbre", low=0, high=3)
     time_stretch: float = opt(0.0, "largest change of tempo (0.2: 1.2 times slower or faster)", low=0, high=1)
     time_later: float = opt(0.0, "largest shift to later times, in ms", low=0)
     time_earlier: float = opt(0.0, "largest shift to earlier times, in ms", low=0)

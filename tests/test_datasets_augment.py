@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ranvier.datasets import (
     Blend,
     ChannelFade,
+    ChannelGain,
     ChannelMask,
     ChannelShift,
     ChannelWarp,
@@ -40,6 +41,7 @@ ALL = [
     TimeMask(6),
     EventDrop(0.8),
     ChannelFade(0.8),
+    ChannelGain(1.0, tilt=1.0),
     Blend(0.9),
     Blend(0.9, channels=False),
     CutMix(0.9, 0.8),
@@ -53,6 +55,7 @@ NONE = [
     TimeMask(0),
     EventDrop(0.0),
     ChannelFade(0.0),
+    ChannelGain(0.0),
     Blend(0.0),
     CutMix(0.0),
 ]
@@ -89,7 +92,7 @@ def test_what_every_augmentation_keeps(one: Any, seed: int, steps: int, size: in
     assert ((after.lengths >= 1) & (after.lengths <= steps)).all()
     silent = torch.arange(steps)[:, None] >= after.lengths
     assert not after.x[silent].any()  # nothing sounds beyond a sample's length
-    if not isinstance(one, Blend):
+    if not isinstance(one, (Blend, ChannelGain)):
         assert after.x.max() <= before.x.max()
     again = augmented(before, [one], generator(seed, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(after, again, strict=True))
@@ -187,6 +190,21 @@ def test_channel_fade_is_smooth_along_the_channels() -> None:
     assert float(kept.max()) > 0.99
     assert float((kept[:, 1:] - kept[:, :-1]).abs().max()) < 0.4 * torch.pi * 1.5 / 50 * 2 + 0.05
     assert float(kept.std(1).max()) > 0.15
+
+
+def test_channel_gain_goes_both_ways_and_keeps_the_mean() -> None:
+    x = torch.full((400, 60, 50), 10, dtype=torch.uint8)
+    before = Examples(x, torch.ones((60, 1)), torch.full((60,), 400))
+    level = augmented(before, [ChannelGain(0.5)], generator(0, 0, 0)).x.double().mean(0) / 10  # [B, C], sd below 0.003
+    assert float(level.std(1).max()) < 0.01  # one gain for all channels
+    logs = level.mean(1).log() / torch.tensor(1.5).log()
+    assert float(logs.min()) < -0.8 and float(logs.max()) > 0.8
+    assert float(logs.abs().max()) < 1.01
+    assert abs(float(logs.mean())) < 4 * 3**-0.5 / 60**0.5  # as often softer as louder
+    tilt = augmented(before, [ChannelGain(0.0, 0.5)], generator(0, 0, 0)).x.double().mean(0) / 10
+    assert float(tilt.log().abs().max()) < 1.01 * float(torch.tensor(1.5).log())
+    assert float(tilt.std(1).max()) > 0.15
+    assert float((tilt[:, 1:] - tilt[:, :-1]).abs().max()) < 1.5 * 0.406 * 2 * torch.pi * 1.5 / 50 + 0.02  # smooth
 
 
 def test_blend_joins_halves_of_one_class_with_centres_aligned() -> None:
