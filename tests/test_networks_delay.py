@@ -261,11 +261,53 @@ def test_wrong_delays_are_named() -> None:
         loop.schedule()
 
 
+@pytest.mark.parametrize("kernel", [("linear", 0.0), ("gaussian", 1.0)], ids=lambda k: k[0])
+@pytest.mark.parametrize("loop", ["one", "two"])
+def test_a_loop_with_axonal_delays_in_the_fused_engine(loop: str, kernel: tuple[str, float]) -> None:
+    """Outputs, states and all gradients (weights, delays, input, and the state that a chunk starts from)."""
+    torch.manual_seed(5)
+    net = rv.Network()
+    x, h = net.input(4), net.population(rv.AdLIF(7, tau_mem=5.0, threshold=0.3, learn="tau_mem"), name="h")
+    net.connect(x, h, rv.Dense(gain=3.0))
+    delay = Delay(max=6.0, kernel=kernel[0], width=kernel[1])
+    if loop == "one":
+        net.connect(h, h, rv.Dense(delay=delay, gain=2.0))
+    else:
+        g = net.population(rv.CuBaLIF(5, tau_mem=6.0, threshold=0.3), name="g")
+        net.connect(h, g, rv.Dense(delay=Delay(max=4.0, min=0.0), gain=3.0))
+        net.connect(g, h, rv.Dense(delay=delay, gain=2.0, dropout=0.3))
+        net.connect(g, g, rv.Dense(gain=0.5))
+    net.double().train()
+    sequence = (torch.rand(23, 3, 4, dtype=torch.float64) < 0.4).double().requires_grad_()
+    found = []
+    for engine in ("eager", "numba"):
+        net.engine = engine
+        torch.manual_seed(1)  # the same dropout
+        first = net(sequence[:9])
+        second = net(sequence[9:], state=first.state, record=("h.v",))
+        out = torch.cat([first.output, second.output])
+        assert out.sum() > 10
+        seed = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out)
+        loss = (out * seed).sum() + second.recorded["h.v"].sum()
+        wanted = [sequence, *net.parameters()]
+        found.append([out.detach(), *torch.autograd.grad(loss, wanted)])
+    names = ["output", "input", *(n for n, _ in net.named_parameters())]
+    for name, eager, fused in zip(names, *found, strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        assert eager.abs().sum() > 0, name
+    net.eval()
+    outputs = []
+    for engine in ("eager", "numba"):
+        net.engine = engine
+        outputs.append(net(sequence.detach()).output)
+    assert torch.equal(*outputs)
+
+
 def test_what_cannot_be_done_with_delays_yet_says_so() -> None:
-    net = relay("axonal", [1.0, 2.0, 3.0], recurrent=True)
+    net = relay("synaptic", torch.ones(3, 3), recurrent=True)
     net.readout("h", "sum")
     with pytest.raises(ExportError, match="no integer form yet"):
         rv.quantize(net, torch.ones(5, 4, 3))
     net.engine = "numba"
-    with pytest.raises(EngineError, match="does not step loops with learned delays"):
+    with pytest.raises(EngineError, match="does not step a loop with synaptic delays"):
         net(torch.ones(5, 4, 3))

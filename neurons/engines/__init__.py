@@ -119,12 +119,13 @@ def run_stage(
         EngineError: if the engine cannot run these tensors.
     """
     chosen = _choose(check_engine(engine), cells, currents)
-    delayed = [k for k in links if k.taps is not None]
-    if delayed and chosen != "eager":
+    beyond = [k for k in links if k.taps is not None and (chosen != "numba" or k.taps.kind != "axonal")]
+    if beyond and chosen != "eager":
         if engine != "auto":
+            kind = beyond[0].taps.kind if beyond[0].taps is not None else ""
             raise EngineError(
-                f"engine {engine!r} does not step loops with learned delays ({delayed[0].source} -> "
-                f"{delayed[0].target}) yet; choose engine 'auto' or 'eager'"
+                f"engine {engine!r} does not step a loop with {kind} delays ({beyond[0].source} -> "
+                f"{beyond[0].target}) yet; choose engine 'auto' or 'eager'"
             )
         chosen = "eager"
     if chosen == "eager":

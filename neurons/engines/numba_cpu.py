@@ -152,8 +152,8 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
 
 
 def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N]; and the outputs that were
-    not kept, ``output0`` [T, B, N].
+    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N], ``d_gains0``; and the
+    outputs that were not kept, ``output0`` [T, B, N].
 
     ``tensors`` are those of :attr:`Plan.kept`; ``grads`` those of the outputs and states, ``d_output0``,
     ``d_states0.v``.
@@ -170,7 +170,13 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
         if cell.derivative.rebuilt and plan.sends(i):
             out[f"output{i}"] = like.new_empty(shape)
         partial |= {f"d_value{i}.{p}": like.new_zeros(len(ranges), shape[2]) for p in cell.learned}
-    given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **grads, **out}.items()}
+    inside: dict[str, Tensor] = {}
+    for j, link in enumerate(plan.links):
+        if link.delayed:
+            inside[f"d_sent{j}"] = torch.empty_like(out[f"d_current{link.source}"])
+        if link.timed:
+            partial[f"d_gains{j}"] = like.new_zeros(len(ranges), *tensors[f"gains{j}"].shape)
+    given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **grads, **out, **inside}.items()}
     sums = {n.replace(".", "_"): _array(t) for n, t in partial.items()}
     tasks = [
         (a, b, _tile(plan, ranges), *(sums[n][i] if n in sums else given[n] for n in backward_arguments(plan)))

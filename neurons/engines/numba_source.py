@@ -36,7 +36,7 @@ def numba_source(plan: Plan, dtype: str) -> str:
         "import numpy as np",
         "from ranvier.neurons.engines.compiled import kernel",
         "from ranvier.neurons.engines.products import (",
-        "    add_product, add_product_where, add_rows, gather, scale)",
+        "    add_gains, add_product, add_product_where, add_rows, add_taps, gather, gather_taps, scale)",
         f"F = np.{dtype}",
         *(f"{name} = F({value!r})" for value, name in literals.items()),
     ]
@@ -179,15 +179,19 @@ def backward_arguments(plan: Plan) -> tuple[str, ...]:
     ``d_output0`` [T, B, N] and ``d_states0.v`` [T or 1, B, N] come in, ``d_current0`` [T, B, N], ``d_state0.v`` [B, N]
     and ``d_value0.x`` [N] of this range of samples go out, and ``output0`` [T, B, N] where it is rebuilt.
     """
-    names = [n for n in plan.inputs if n.startswith(("value", "mask", "weight"))]
+    names = [n for n in plan.inputs if n.startswith(("value", "mask", "weight", "offsets", "gains"))]
     names += [f"transposed{i}" for i in range(len(plan.links))]
     names += [n for n in plan.results if n.startswith("saved")]
     names += [f"d_{n}" for n in plan.differentiable]
     for i, cell in enumerate(plan.cells):
         names += [f"state{i}.{s}" for s in cell.derivative.restored]
-        names += [f"output{i}"] if plan.sends(i) and cell.derivative.rebuilt else []
+        timed = any(k.timed for _, k in plan.out_of(i))
+        names += [f"output{i}"] if timed or (plan.sends(i) and cell.derivative.rebuilt) else []
         names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
         names += [f"d_value{i}.{p}" for p in cell.learned]
+    for j, link in enumerate(plan.links):
+        names += [f"d_sent{j}"] if link.delayed else []
+        names += [f"d_gains{j}"] if link.timed else []
     return _plain(names)
 
 
@@ -216,6 +220,16 @@ def _forward(plan: Plan) -> str:
         w.end()
         for j, link in plan.into(i):
             w.block("for k in range(ahead):")
+            if link.delayed:
+                row = f"sent{j}, k * count, output{link.source}, start + k, first, last"
+                w(f"gather_taps({row}, offsets{j}, gains{j})")
+                if link.masked:
+                    w(f"scale(sent{j}, k * count, mask{j}[first:last])")
+                if link.learned:
+                    w(f"passed{j}[start + k, first:last] = sent{j}[k * count:(k + 1) * count]")
+                w.end()
+                w(f"add_product(total{i}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
+                continue
             w(f"t = start + k - {link.delay}")
             if link.delay:
                 w.block("if t < 0:")
@@ -262,6 +276,8 @@ def _backward(plan: Plan) -> str:
             f"back{j} = np.empty((tile * count, size{link.target}), F)",
             f"index{j} = np.empty(size{link.target}, np.int64)",
         )
+        if link.delayed:
+            w(f"back_sent{j} = np.empty((tile * count, size{link.source}), F)")
     w.block("for back in range((steps + tile - 1) // tile):")
     w("start = ((steps + tile - 1) // tile - 1 - back) * tile", "ahead = min(tile, steps - start)")
     for i in reversed(plan.order):
@@ -276,6 +292,11 @@ def _backward(plan: Plan) -> str:
             w(f"gate{i}({', '.join([f'size{i}', f'gate{i}_rows[k * count + b]', *saved, *values])})")
             w.end(2)
         for j, link in plan.out_of(i):
+            if link.delayed:
+                w.block("for k in range(ahead):")
+                w(f"add_taps(total{i}, k * count, d_sent{j}, start + k, first, last, offsets{j}, gains{j})")
+                w.end()
+                continue
             w(f"reached = min(ahead, steps - {link.delay} - start)")
             w.block("if reached > 0:")
             w.block("for k in range(reached):")
@@ -318,8 +339,32 @@ def _backward(plan: Plan) -> str:
         arrays += [f"d_value{i}_{p}" for p in cell.learned]
         w(f"backward{i}({', '.join([f'size{i}', *arrays, *values])})")
         w.end(2)
+        _delayed_backward(w, plan, i)
     w.end()
     for i, cell in enumerate(plan.cells):
         for s in cell.program.states:
             w(f"d_state{i}_{s}[first:last] = carry{i}_{s}")
     return "\n".join(w.lines)
+
+
+def _delayed_backward(w: _Text, plan: Plan, i: int) -> None:
+    """What follows for links with delays once a block of cell ``i`` is done: for those into it the gradient of what
+    arrived at their weights, for those out of it that of their gains.
+    """
+    for j, link in plan.into(i):
+        if link.delayed:
+            w.block("for k in range(ahead):")
+            w(f"gather(back{j}, k * count, d_current{i}[start + k, first:last])")
+            w.end()
+            w(f"back_sent{j}[:ahead * count] = F(0.0)")
+            w(f"add_product(back_sent{j}[:ahead * count], back{j}[:ahead * count], weight{j}, index{j})")
+            w.block("for k in range(ahead):")
+            if link.masked:
+                w(f"scale(back_sent{j}, k * count, mask{j}[first:last])")
+            w(f"d_sent{j}[start + k, first:last] = back_sent{j}[k * count:(k + 1) * count]")
+            w.end()
+    for j, link in plan.out_of(i):
+        if link.timed:
+            w.block("for k in range(ahead):")
+            w(f"add_gains(d_gains{j}, d_sent{j}, output{i}, start + k, first, last, offsets{j})")
+            w.end()

@@ -32,8 +32,8 @@ def _kernels(engine: str) -> tuple[Kernel, Kernel]:
 def _results(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     results: dict[str, Tensor] = {}
     for name in plan.results:
-        number = name.partition(".")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
-        current = tensors[f"current{number}"]
+        number = int(name.partition(".")[0].lstrip("abcdefghijklmnopqrstuvwxyz"))
+        current = tensors[f"current{plan.links[number].source if name.startswith('passed') else number}"]
         steps = 1 if name.startswith("states") and not plan.keep_states else current.shape[0]
         results[name] = current.new_empty(steps, *current.shape[1:])
     return results
@@ -62,13 +62,14 @@ def _weight_gradient(engine: str, d_current: Tensor, sent: Tensor) -> Tensor:
 
 
 def _gradient_names(plan: Plan) -> tuple[str, ...]:
-    sources = {k.source for k in plan.links} if plan.past else set()
+    sources = {k.source for k in plan.links if not k.delayed} if plan.past else set()
     names: list[str] = []
     for i, cell in enumerate(plan.cells):
         names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
         names += [f"d_history{i}"] if i in sources else []
         names += [f"d_value{i}.{p}" for p in cell.learned]
-    return (*names, *(f"d_weight{i}" for i, k in enumerate(plan.links) if k.learned))
+    names += [f"d_weight{i}" for i, k in enumerate(plan.links) if k.learned]
+    return (*names, *(f"d_gains{i}" for i, k in enumerate(plan.links) if k.timed))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Sequence[Tensor], str], output: list[Tensor]) -> None:
@@ -116,6 +117,7 @@ def _fake_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str
         out |= {f"d_value{i}.{p}": output.new_empty(output.shape[2]) for p in cell.learned}
         out[f"d_history{i}"] = torch.empty_like(given[f"history{i}"])
     out |= {f"d_weight{i}": torch.empty_like(given[f"weight{i}"]) for i, k in enumerate(read.links) if k.learned}
+    out |= {f"d_gains{i}": torch.empty_like(given[f"gains{i}"]) for i, k in enumerate(read.links) if k.timed}
     return [out[n] for n in _gradient_names(read)]
 
 
@@ -131,6 +133,11 @@ def stage_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str
     out = _kernels(read.engine)[1](read, given, arrived)
     given |= {n: t for n, t in out.items() if n.startswith("output")}
     for i, link in enumerate(read.links):
+        if link.delayed:
+            if link.learned:
+                passed = given[f"passed{i}"]
+                out[f"d_weight{i}"] = _weight_gradient(read.engine, out[f"d_current{link.target}"], passed)
+            continue
         if read.past:
             _through_link(read, i, given, out)
         if not link.learned:

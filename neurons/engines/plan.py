@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,6 +18,8 @@ from ..derivative import Derivative, differentiate
 from ..program import StepProgram
 from .stage import Cell, Link, block_of
 
+KEPT = ("saved", "passed")
+"""How the names of results begin that are only for the backward pass."""
 FRUGAL = ("numba",)
 """Engines that restore states and rebuild outputs in the backward pass; for the others memory is not what is short."""
 LONGEST_BLOCK = 32
@@ -39,13 +41,19 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class LinkPlan:
-    """A connection between the cells of two numbers."""
+    """A connection between the cells of two numbers.
+
+    ``learned`` says whether the gradient of its weights is wanted; ``delayed``, that every source has delays of its
+    own; ``timed``, that the gradients of their gains are wanted.
+    """
 
     source: int
     target: int
     delay: int
     masked: bool
     learned: bool
+    delayed: bool = False
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ class Plan:
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the tensors given: ``current0`` [T, B, N], ``state0.v`` [B, N], ``history0`` [D, B, N], ``value0.x``
-        [N] of cell 0, ..., ``weight0`` [N_target, N_source], ``mask0`` [B, N_source] of link 0, ...
+        [N] of cell 0, ..., ``weight0`` [N_target, N_source], ``mask0`` [B, N_source], ``offsets0`` and
+        ``gains0`` [K, N_source] of link 0, ...
         """
         names: list[str] = []
         for i, cell in enumerate(self.cells):
@@ -97,31 +106,34 @@ class Plan:
             names += [f"value{i}.{p}" for p in cell.program.params]
         for i, link in enumerate(self.links):
             names += [f"weight{i}", *([f"mask{i}"] if link.masked else [])]
+            names += [f"offsets{i}", f"gains{i}"] if link.delayed else []
         return tuple(names)
 
     @cached_property
     def results(self) -> tuple[str, ...]:
         """Names of the tensors returned: ``output0`` [T, B, N], ``states0.v`` [T or 1, B, N], ..., and then what is
-        kept for the backward pass, ``saved0.x`` [T, B, N].
+        kept for the backward pass, ``saved0.x`` [T, B, N] and, of a link with delays, ``passed0`` [T, B, N_source],
+        what arrived at its weights.
         """
         names: list[str] = []
         for i, cell in enumerate(self.cells):
             names += [f"output{i}", *(f"states{i}.{s}" for s in cell.program.states)]
-        return (*names, *(f"saved{i}.{s}" for i in range(len(self.cells)) for s in self.saved(i)))
+        names += [f"saved{i}.{s}" for i in range(len(self.cells)) for s in self.saved(i)]
+        return (*names, *(f"passed{i}" for i, k in enumerate(self.links) if k.delayed and k.learned))
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
         """Those of the inputs and results that the backward pass reads."""
-        names = [n for n in self.inputs if n.startswith(("history", "value", "weight", "mask"))]
+        names = [n for n in self.inputs if n.startswith(("history", "value", "weight", "mask", "offsets", "gains"))]
         for i, cell in enumerate(self.cells):
             names += [f"state{i}.{s}" for s in cell.derivative.restored]
             names += [f"output{i}"] if self.sends(i) and not cell.derivative.rebuilt else []
-        return (*names, *(n for n in self.results if n.startswith("saved")))
+        return (*names, *(n for n in self.results if n.startswith(KEPT)))
 
     @cached_property
     def differentiable(self) -> tuple[str, ...]:
         """Those of the results that a gradient may arrive at."""
-        return tuple(n for n in self.results if not n.startswith("saved"))
+        return tuple(n for n in self.results if not n.startswith(KEPT))
 
     # -- JSON --------------------------------------------------------------------------------------
 
@@ -131,7 +143,7 @@ class Plan:
         data = {
             "engine": self.engine,
             "cells": [{"program": c.program.to_json(), "learned": c.learned} for c in self.cells],
-            "links": [[k.source, k.target, k.delay, k.masked, k.learned] for k in self.links],
+            "links": [astuple(k) for k in self.links],
             "block": self.block,
             "order": self.order,
             "keep_states": self.keep_states,
@@ -172,7 +184,15 @@ def plan_of(
             for c in cells
         ),
         tuple(
-            (number[k.source], number[k.target], k.delay, k.mask is not None, gradients and k.weight.requires_grad)
+            (
+                number[k.source],
+                number[k.target],
+                k.delay,
+                k.mask is not None,
+                gradients and k.weight.requires_grad,
+                k.taps is not None,
+                gradients and k.taps is not None and k.taps.gains.requires_grad,
+            )
             for k in links
         ),
         keep_states,
@@ -185,7 +205,7 @@ def plan_of(
 def _plan(
     engine: str,
     cells: tuple[tuple[str, tuple[str, ...]], ...],
-    links: tuple[tuple[int, int, int, bool, bool], ...],
+    links: tuple[tuple[int, int, int, bool, bool, bool, bool], ...],
     keep_states: bool,
     gradients: bool,
     past: bool,
@@ -219,4 +239,5 @@ def tensors_of(
         tensors += [cell.values[p].expand(size) for p in cell.program.params]
     for link in links:
         tensors += [link.weight, *([] if link.mask is None else [link.mask])]
+        tensors += [] if link.taps is None else [link.taps.offsets, link.taps.gains]
     return tensors
