@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from .compiled import kernel
+from .register import operator
 from .sparse import DTYPES, array, density
 from .taps import Taps, delayed_product
 from .threads import run_tasks
 
-SPIKES_BELOW = 0.15
-"""Fraction of values that are not 0 below which a delayed product goes by them: see ``python -m benchmarks.delays``."""
-SHIFTS_FROM = 4.0
+SPIKES_BELOW = 0.1
+"""Fraction of values that are not 0 below which a delayed product goes by them: measured, B16 T500 140->256."""
+SHIFTS_FROM = 3.0
 """Steps between the shortest and the longest delay, for each tap of a pair, from which shifted rows are faster than a
-dense convolution."""
-SHORTEST = 1
+dense convolution: measured likewise."""
 _ROWS = 16  # targets whose rows of time are made together: a cache line of the result at each step
 
 
@@ -257,60 +257,8 @@ def _by_source(values: Tensor) -> np.ndarray:
     return array(values.permute(1, 2, 0).flatten(1))
 
 
-@torch.library.custom_op("ranvier::delayed_spikes", mutates_args=())
-def delayed_spikes(values: Tensor, amounts: Tensor, offsets: Tensor, high: int) -> Tensor:
-    """The current [T, B, N] of ``values`` [high + T, B, K_source]; ``amounts`` (weight times gain) and ``offsets``
-    [taps, N, K_source].
-    """
-    out = values.new_empty(len(values) - high, values.shape[1], amounts.shape[1])
-    given = (array(out), *_spikes(values), _by_pair(amounts), _by_pair(offsets).astype(np.uint32))
-    run_tasks(add_spikes, [(*given, a, b, high) for a, b in _ranges(out.shape[2], _ROWS)])
-    return out
-
-
-@torch.library.custom_op("ranvier::delayed_shifts", mutates_args=())
-def delayed_shifts(values: Tensor, amounts: Tensor, offsets: Tensor, high: int) -> Tensor:
-    """As :func:`delayed_spikes`, whatever the values."""
-    out = values.new_empty(len(values) - high, values.shape[1], amounts.shape[1])
-    starts = _starts(offsets, len(values), high)
-    given = (array(out), _by_source(values), starts, _by_pair(amounts).reshape(starts.shape))
-    run_tasks(add_shifted, [(*given, a, b) for a, b in _ranges(out.shape[2], _ROWS)])
-    return out
-
-
 def _total(grad: Tensor, offsets: Tensor) -> Tensor:
     return grad.new_empty(offsets.shape[1], offsets.shape[2], len(offsets))
-
-
-@torch.library.custom_op("ranvier::delayed_spikes_backward", mutates_args=())
-def delayed_spikes_backward(values: Tensor, grad: Tensor, offsets: Tensor, high: int) -> Tensor:
-    """The gradient of ``amounts``, [taps, N, K_source]."""
-    total = _total(grad, offsets)
-    given = (array(total), *_spikes(values), array(grad), _by_pair(offsets).astype(np.uint32))
-    run_tasks(read_spikes, [(*given, a, b, high) for a, b in _ranges(len(total), _ROWS)])
-    return total.permute(2, 0, 1).contiguous()
-
-
-@torch.library.custom_op("ranvier::delayed_shifts_backward", mutates_args=())
-def delayed_shifts_backward(values: Tensor, grad: Tensor, offsets: Tensor, high: int) -> Tensor:
-    """As :func:`delayed_spikes_backward`, whatever the values."""
-    total = _total(grad, offsets)
-    given = (array(total).reshape(len(total), -1), _by_source(values), _starts(offsets, len(values), high), array(grad))
-    run_tasks(read_shifted, [(*given, a, b) for a, b in _ranges(len(total), _ROWS)])
-    return total.permute(2, 0, 1).contiguous()
-
-
-@torch.library.custom_op("ranvier::delayed_input_backward", mutates_args=())
-def delayed_input_backward(grad: Tensor, amounts: Tensor, offsets: Tensor, high: int) -> Tensor:
-    """The gradient of ``values``: what :func:`add_shifted` makes of ``grad``, with targets and sources exchanged."""
-    steps, batch, size = grad.shape
-    total = grad.new_empty(high + steps, batch, offsets.shape[2])
-    padded = grad.new_zeros(batch, size, steps + 2 * high)
-    padded[:, :, high : high + steps] = grad.permute(1, 2, 0)
-    at = torch.arange(size)[:, None] * padded.shape[2] + offsets.permute(2, 1, 0)
-    given = (array(total), array(padded.flatten(1)), array(at.flatten(1)), array(amounts.permute(2, 1, 0).flatten(1)))
-    run_tasks(add_shifted, [(*given, a, b) for a, b in _ranges(total.shape[2], _ROWS)])
-    return total
 
 
 def _fake_current(values: Tensor, amounts: Tensor, offsets: Tensor, high: int) -> Tensor:
@@ -330,7 +278,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output:
     ctx.save_for_backward(values, amounts, offsets)
 
 
-def _backward_with(of_amounts: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> Callable[..., Any]:
+def _backward_with(of_amounts: Callable[..., Tensor]) -> Callable[..., Any]:
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         values, amounts, offsets = ctx.saved_tensors
         wanted = ctx.needs_input_grad
@@ -344,13 +292,68 @@ def _backward_with(of_amounts: Callable[[Tensor, Tensor, Tensor, int], Tensor]) 
     return backward
 
 
-for _product, _gradient in ((delayed_spikes, delayed_spikes_backward), (delayed_shifts, delayed_shifts_backward)):
-    _product.register_fake(_fake_current)
-    _gradient.register_fake(_fake_amounts)
-    _product.register_autograd(_backward_with(_gradient), setup_context=_setup_context)
-delayed_input_backward.register_fake(_fake_values)
-torch.library.register_autocast("ranvier::delayed_spikes", "cpu", torch.float32)
-torch.library.register_autocast("ranvier::delayed_shifts", "cpu", torch.float32)
+@operator("delayed_input_backward(Tensor grad, Tensor amounts, Tensor offsets, int high) -> Tensor", _fake_values)
+def delayed_input_backward(grad: Tensor, amounts: Tensor, offsets: Tensor, high: int) -> Tensor:
+    """The gradient of ``values``: what :func:`add_shifted` makes of ``grad``, with targets and sources exchanged."""
+    steps, batch, size = grad.shape
+    total = grad.new_empty(high + steps, batch, offsets.shape[2])
+    padded = grad.new_zeros(batch, size, steps + 2 * high)
+    padded[:, :, high : high + steps] = grad.permute(1, 2, 0)
+    at = torch.arange(size)[:, None] * padded.shape[2] + offsets.permute(2, 1, 0)
+    given = (array(total), array(padded.flatten(1)), array(at.flatten(1)), array(amounts.permute(2, 1, 0).flatten(1)))
+    run_tasks(add_shifted, [(*given, a, b) for a, b in _ranges(total.shape[2], _ROWS)])
+    return total
+
+
+@operator("delayed_spikes_backward(Tensor values, Tensor grad, Tensor offsets, int high) -> Tensor", _fake_amounts)
+def delayed_spikes_backward(values: Tensor, grad: Tensor, offsets: Tensor, high: int) -> Tensor:
+    """The gradient of ``amounts``, [taps, N, K_source]."""
+    total = _total(grad, offsets)
+    given = (array(total), *_spikes(values), array(grad), _by_pair(offsets).astype(np.uint32))
+    run_tasks(read_spikes, [(*given, a, b, high) for a, b in _ranges(len(total), _ROWS)])
+    return total.permute(2, 0, 1).contiguous()
+
+
+@operator("delayed_shifts_backward(Tensor values, Tensor grad, Tensor offsets, int high) -> Tensor", _fake_amounts)
+def delayed_shifts_backward(values: Tensor, grad: Tensor, offsets: Tensor, high: int) -> Tensor:
+    """As :func:`delayed_spikes_backward`, whatever the values."""
+    total = _total(grad, offsets)
+    given = (array(total).reshape(len(total), -1), _by_source(values), _starts(offsets, len(values), high), array(grad))
+    run_tasks(read_shifted, [(*given, a, b) for a, b in _ranges(len(total), _ROWS)])
+    return total.permute(2, 0, 1).contiguous()
+
+
+@operator(
+    "delayed_spikes(Tensor values, Tensor amounts, Tensor offsets, int high) -> Tensor",
+    _fake_current,
+    _backward_with(delayed_spikes_backward),
+    _setup_context,
+    autocast=("cpu",),
+)
+def delayed_spikes(values: Tensor, amounts: Tensor, offsets: Tensor, high: int) -> Tensor:
+    """The current [T, B, N] of ``values`` [high + T, B, K_source]; ``amounts`` (weight times gain) and ``offsets``
+    [taps, N, K_source].
+    """
+    out = values.new_empty(len(values) - high, values.shape[1], amounts.shape[1])
+    given = (array(out), *_spikes(values), _by_pair(amounts), _by_pair(offsets).astype(np.uint32))
+    run_tasks(add_spikes, [(*given, a, b, high) for a, b in _ranges(out.shape[2], _ROWS)])
+    return out
+
+
+@operator(
+    "delayed_shifts(Tensor values, Tensor amounts, Tensor offsets, int high) -> Tensor",
+    _fake_current,
+    _backward_with(delayed_shifts_backward),
+    _setup_context,
+    autocast=("cpu",),
+)
+def delayed_shifts(values: Tensor, amounts: Tensor, offsets: Tensor, high: int) -> Tensor:
+    """As :func:`delayed_spikes`, whatever the values."""
+    out = values.new_empty(len(values) - high, values.shape[1], amounts.shape[1])
+    starts = _starts(offsets, len(values), high)
+    given = (array(out), _by_source(values), starts, _by_pair(amounts).reshape(starts.shape))
+    run_tasks(add_shifted, [(*given, a, b) for a, b in _ranges(out.shape[2], _ROWS)])
+    return out
 
 
 def sparse_delayed(sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Taps, steps: int) -> Tensor:
@@ -362,12 +365,9 @@ def sparse_delayed(sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Taps
     sent = sent[len(sent) - steps - taps.high :]
     if density(sent) < SPIKES_BELOW:
         product = delayed_spikes
-    elif steps >= SHORTEST and taps.high - taps.low + 1 >= SHIFTS_FROM * len(taps.offsets):
+    elif taps.high - taps.low + 1 >= SHIFTS_FROM * len(taps.offsets):
         product = delayed_shifts
     else:
         return delayed_product(sent, weight, bias, taps, steps)
     current = product(sent, weight * taps.gains, taps.offsets, taps.high)
     return current if bias is None else current + bias
-
-
-__all__ = ["sparse_delayed"]
