@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ConfigError
-from . import digits, fsdd
+from . import digits, fsdd, motifs, timing
 from .experiment import Experiment
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (digits.EXPERIMENT, fsdd.EXPERIMENT)}
+EXPERIMENTS: dict[str, Experiment] = {
+    e.name: e for e in (digits.EXPERIMENT, fsdd.EXPERIMENT, motifs.EXPERIMENT, timing.EXPERIMENT)
+}
 
 
 def find_experiment(name: str) -> Experiment:
