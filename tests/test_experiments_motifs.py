@@ -197,6 +197,14 @@ def test_at_the_papers_size_the_bars_are_met_and_the_controls_detect_nothing() -
     assert hits["hdsnn"] == motifs.compare(Setting(), seed=0)["hits"]["hdsnn"]
 
 
+def test_a_kernel_without_delays_detects_nothing_even_where_its_dips_do_not_cancel_its_spikes() -> None:
+    kernels, onsets, spikes = rasters(Setting())
+    for with_delays in (kernels.clamp(min=0), correlation_kernels(Setting(), kernels)):
+        without = with_delays.mean(2, keepdim=True).expand_as(kernels)
+        assert detect(evidence(spikes, without), onsets).hits < 0.03
+        assert detect(evidence(spikes, with_delays), onsets).hits > 0.7
+
+
 def test_correlation_and_strongest_taps() -> None:
     kernels = torch.tensor([[[0.0, 3.0, -2.4], [1.0, 0.0, 2.0]]])
     assert strongest_taps(kernels).tolist() == [[[0.0, 3.0, 0.0], [0.0, 0.0, 2.0]]]
