@@ -1,7 +1,7 @@
 #!/bin/sh
-# Install the peers of `python -m benchmarks.train_step` that the project does not depend on, beside its environment:
-# and of benchmarks.delays: SpikingJelly and dcls into build/peers (appended to the path by the benchmark, never into .venv), Spyx and JAX into an environment
-# of their own. PYTHON picks the Python for the latter (3.11 or newer).
+# Install the peers that the project does not depend on, beside its environment. For `python -m benchmarks.train_step`:
+# SpikingJelly into build/peers (appended to the path by the benchmark, never into .venv), Spyx and JAX into an environment
+# of their own. For `python -m benchmarks.delays`: dcls into build/peers. PYTHON picks the Python for Spyx (3.11 or newer).
 set -eu
 cd "$(dirname "$0")/.."
 .venv/bin/python -m pip install --quiet --upgrade --no-deps --target build/peers spikingjelly==2.0.0 loguru==0.7.3 dcls==0.1.1
