@@ -12,17 +12,14 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, DataError, GraphError
+from ..errors import ConfigError, GraphError
 from ..neurons import Cell, Link, Neuron, check_engine, run_stage
+from .arguments import NetworkState, check_record, check_state, checked_inputs, checked_lengths
 from .dense import Dense
 from .readout import READOUTS, read_out
 from .schedule import Stage, make_schedule
 
 HISTORY = "history"
-NetworkState = dict[str, dict[str, Tensor]]
-"""Per population: its states [B, N] and, where a connection from it has a delay, ``history`` [D, B, N], its last D
-outputs.
-"""
 INPUT_KINDS = ("events", "counts")
 LONGEST_DELAY = 100_000
 """In steps. A delayed connection keeps that many outputs; a longer delay is a mistake in units."""
@@ -278,16 +275,21 @@ class Network(nn.Module):
                 outside 1 to T.
             GraphError: for a network that cannot run.
         """
-        sequences = self._checked(x)
+        if not self.populations:
+            raise GraphError("the network has no population")
+        if not self.inputs:
+            raise GraphError("the network has no input; add one with net.input(channels)")
+        sizes = {name: self.graph.nodes[name]["size"] for name in self.inputs}
+        sequences = checked_inputs(x, sizes, self._like().dtype)
         steps, batch = next(iter(sequences.values())).shape[:2]
         device = next(iter(sequences.values())).device
-        lengths, valid = self._valid(lengths, steps, batch, device)
+        lengths, valid = checked_lengths(lengths, steps, batch, device)
         start = self.initial_state(batch)
         if state is not None:
-            self._check_state(state, start)
+            check_state(state, start)
             start = state
         asked = [n.name if isinstance(n, Node) else n for n in ([record] if isinstance(record, str | Node) else record)]
-        self._check_record(asked)
+        check_record(asked, self.graph, {n: self.neuron(n).program(self.dt).states for n in self.populations})
         final: NetworkState = {}
         recorded: dict[str, Tensor] = {}
         for name in self.inputs:
@@ -377,84 +379,9 @@ class Network(nn.Module):
             return values[-1]
         return values[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
 
-    def _checked(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if not self.populations:
-            raise GraphError("the network has no population")
-        if not self.inputs:
-            raise GraphError("the network has no input; add one with net.input(channels)")
-        given = x if isinstance(x, Mapping) else {self.inputs[0]: x}
-        if set(given) != set(self.inputs):
-            raise DataError(f"the network has the inputs {', '.join(self.inputs)}; got {', '.join(map(str, given))}")
-        dtype = self._like().dtype
-        sequences: dict[str, Tensor] = {}
-        for name, sequence in given.items():
-            size = self.graph.nodes[name]["size"]
-            if not isinstance(sequence, Tensor) or sequence.is_complex():
-                raise DataError(
-                    f"input {name!r} must be a tensor of numbers, got "
-                    f"{getattr(sequence, 'dtype', type(sequence).__name__)}"
-                )
-            if sequence.ndim != 3 or sequence.shape[2] != size or 0 in sequence.shape:
-                raise DataError(
-                    f"input {name!r} must be [T, B, {size}] with T and B at least 1, got {tuple(sequence.shape)}"
-                )
-            # a finite sum has finite terms; only if it is not are they looked at one by one
-            if sequence.is_floating_point() and not sequence.sum().isfinite() and not torch.isfinite(sequence).all():
-                step, sample, channel = (int(i) for i in (~torch.isfinite(sequence)).nonzero()[0])
-                raise DataError(f"input {name!r} is not finite at step {step}, sample {sample}, channel {channel}")
-            sequences[name] = sequence.to(dtype)
-        if len({s.shape[:2] for s in sequences.values()}) > 1:
-            raise DataError(
-                f"inputs differ in steps or batch: { {n: tuple(s.shape[:2]) for n, s in sequences.items()} }"
-            )
-        return sequences
-
-    @staticmethod
-    def _valid(
-        lengths: Tensor | None, steps: int, batch: int, device: torch.device
-    ) -> tuple[Tensor | None, Tensor | None]:
-        if lengths is None:
-            return None, None
-        try:
-            given = torch.as_tensor(lengths, device=device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"lengths must be {batch} whole numbers, got {lengths!r}") from error
-        whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
-        if not whole or given.shape != (batch,) or int(given.min()) < 1 or int(given.max()) > steps:
-            raise DataError(
-                f"lengths must be {batch} whole numbers between 1 and T = {steps}, got {given.flatten().tolist()[:8]}"
-            )
-        return given.long(), torch.arange(steps, device=device).unsqueeze(1) < given
-
-    @staticmethod
-    def _check_state(state: NetworkState, expected: NetworkState) -> None:
-        try:
-            shapes, wanted = (
-                {n: {k: tuple(v.shape) for k, v in own.items()} for n, own in s.items()} for s in (state, expected)
-            )
-        except AttributeError as error:
-            raise DataError(f"state must be what an earlier run returned as its state ({error})") from error
-        for name in (*wanted, *shapes):
-            if shapes.get(name) != wanted.get(name):
-                raise DataError(
-                    f"state of {name!r} must hold {wanted.get(name, {})}, got {shapes.get(name, {})}; it belongs to "
-                    "another network or batch size"
-                )
-
     def _like(self) -> Tensor:
         """A tensor of the network's dtype and device."""
         return next((t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()), torch.zeros(()))
-
-    def _check_record(self, asked: Iterable[str]) -> None:
-        for item in asked:
-            if not isinstance(item, str):
-                raise ConfigError(f"cannot record {item!r}; give the name of a population, or population.state")
-            name, _, which = item.partition(".")
-            known = self.neuron(name).program(self.dt).states if name in self.populations else ()
-            if name not in self.graph or (which and which not in known):
-                raise ConfigError(
-                    f"cannot record {item!r}; populations: {', '.join(self.populations)}; a state is population.state"
-                )
 
     def count_parameters(self) -> int:
         """Number of learnable values."""
