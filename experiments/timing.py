@@ -2,8 +2,8 @@
 
 Every input fires once per sample; a class is a set of spike times, jittered, and the whole is shifted at random, so
 that neither rates nor absolute times tell the class. The hidden neurons forget within a step and the readout counts
-their spikes: without delays they see coincidences and nothing else. [The task is ours, after the remark that a feed-forward
-network with delays computes on coincidences: Hammouamri, Khalfaoui-Hassani, Masquelier 2024]
+their spikes: without delays they see coincidences and nothing else. [The task is ours, after the remark that a
+feed-forward network with delays computes on coincidences: Hammouamri, Khalfaoui-Hassani, Masquelier 2024]
 """
 
 from __future__ import annotations
