@@ -217,6 +217,38 @@ def test_nothing_to_run_and_a_sample_that_is_not_a_number(way: str) -> None:
 
 
 @interpreted
+def test_a_loop_that_the_gpu_refuses_is_run_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    refused, launch = [], triton_gpu._launch
+
+    def refuse(kernel: Any, grid: int, steps: int, size: int, tensors: Any, **options: Any) -> None:
+        if "maxnreg" in options:  # a loop whose weights stay in registers
+            refused.append(kernel)
+            raise OutOfResources(300000, 232448, "shared memory")
+        launch(kernel, grid, steps, size, tensors, **options)
+
+    monkeypatch.setattr(triton_gpu, "_launch", refuse)
+    monkeypatch.setattr(triton_gpu, "_TOO_LARGE", set())
+    problem = matrix.Problem({"n": matrix.CASES["lif"](5)}, [("n", "n", 1, False)], 5, 2)
+    for _ in range(2):
+        matrix.check(problem, "triton")
+        assert len(refused) == 2  # once forward and once backward, and then it is known
+
+
+@compiled
+def test_what_fits_depends_on_the_gpu() -> None:
+    made, size = plan("triton", [LIF(256)], [(0, 0, 1, False)]), [256]
+    chunks = {}
+    for capability, shared in triton_loop.SHARED.items():
+        loop = triton_gpu.loop_of(made, size, torch.float32, shared)
+        assert loop is not None
+        chunks[capability] = loop.chunk
+    assert chunks == {80: 32, 86: 16, 89: 16, 90: 32}
+    assert triton_gpu.loop_of(made, size, torch.float32, 0) is None  # no bfloat16 product
+
+
+@interpreted
 def test_float64_is_run_by_turns() -> None:
     problem = matrix.Problem({"n": matrix.CASES["exponential"](5)}, [("n", "n", 1, True)], 6, 2)
     for (n, a), b in zip(
@@ -250,7 +282,7 @@ def test_kernels_for_256_neurons_compile_and_spill_no_register(neuron: type[Neur
     assert set(kernels) == {"cell0 forward", "cell0 backward", "loop forward", "loop backward"}
     for name, found in kernels.items():
         assert found.spills == 0, f"{name}: {found}"
-        assert found.shared <= triton_ahead.SHARED[capability], f"{name}: {found}"
+        assert found.shared <= triton_loop.SHARED[capability], f"{name}: {found}"
         assert (found.tensor_core > 0) == name.startswith("loop"), f"{name}: {found}"
 
 

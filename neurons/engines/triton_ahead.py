@@ -16,16 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...errors import EngineError
 from .plan import Plan
-from .triton_gpu import OPTIONS, interpreted, load, loop_options
-from .triton_loop import Loop
+from .triton_gpu import OPTIONS, interpreted, load, loop_of, loop_options
+from .triton_loop import SHARED
 from .triton_loop_source import loop_source
 from .triton_source import cell_backward_names, cell_forward_names, cell_source
-
-SHARED = {80: 163 * 1024, 90: 227 * 1024}
-"""Bytes of shared memory that one program may have, by compute capability (CUDA programming guide, technical
-specifications per compute capability)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Resources:
 
 
 def compile_stage(plan: Plan, sizes: Sequence[int], capability: int) -> dict[str, Resources]:
-    """Compile what runs a stage of these sizes in float32 for a compute capability (80, 90), by name of the kernel.
+    """Compile what runs a stage of these sizes in float32 for a compute capability of :data:`SHARED`; by kernel.
 
     Raises:
         EngineError: if triton only interprets.
@@ -55,8 +53,8 @@ def compile_stage(plan: Plan, sizes: Sequence[int], capability: int) -> dict[str
         out[f"cell{i} forward"] = _compile(module.forward, cell_forward_names(plan, i), capability)
         if plan.gradients:
             out[f"cell{i} backward"] = _compile(module.backward, cell_backward_names(plan, i), capability)
-    loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16")
-    if plan.links and loop.fits:
+    loop = loop_of(plan, sizes, torch.float32, SHARED[capability])
+    if loop is not None:
         module = load(loop_source(loop))
         out["loop forward"] = _compile(module.forward, loop.forward_names(), capability, **loop_options(loop, False))
         if plan.gradients:

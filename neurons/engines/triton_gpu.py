@@ -23,7 +23,7 @@ from torch.nn.functional import linear, pad
 
 from ...errors import EngineError
 from .plan import LinkPlan, Plan, read_plan
-from .triton_loop import ROWS, Loop, padded
+from .triton_loop import ROWS, SHARED, Loop, padded
 from .triton_loop_source import loop_source
 from .triton_source import BLOCK, cell_backward_names, cell_forward_names, cell_source
 
@@ -78,19 +78,54 @@ def _cell(plan: str, cell: int, size: int, dtype: str) -> ModuleType:
     return load(cell_source(read_plan(plan), cell, size, dtype))
 
 
-def loop_of(plan: Plan, sizes: Sequence[int], dtype: torch.dtype) -> Loop | None:
-    """How one kernel runs a stage of these sizes, or None if none can."""
+def loop_of(plan: Plan, sizes: Sequence[int], dtype: torch.dtype, shared: int = SHARED[80]) -> Loop | None:
+    """How one kernel runs a stage of these sizes with so many bytes of shared memory, or None if none can."""
     if not plan.links or dtype != torch.float32:
         return None
-    loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16", "float32" if interpreted() else "bfloat16")
+    part = "float32" if interpreted() else "bfloat16"
+    loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16", part, shared)
     return loop if loop.fits else None
 
 
 @lru_cache(maxsize=256)
-def _loop(plan: str, sizes: tuple[int, ...]) -> ModuleType:
-    loop = loop_of(read_plan(plan), sizes, torch.float32)
+def _loop(plan: str, sizes: tuple[int, ...], shared: int) -> ModuleType:
+    loop = loop_of(read_plan(plan), sizes, torch.float32, shared)
     assert loop is not None
     return load(loop_source(loop))
+
+
+@lru_cache(maxsize=64)
+def _shared(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have; 0 for a GPU whose tensor cores take no bfloat16."""
+    if device.type != "cuda":
+        return SHARED[80]
+    properties: Any = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        return 64 * 1024
+    if properties.major < 8:
+        return 0
+    return getattr(properties, "shared_memory_per_block_optin", min(SHARED.values()))
+
+
+_TOO_LARGE: set[tuple[str, bool, torch.device]] = set()
+"""Loops that a GPU would not take, by source and direction: what fits is an estimate, and not of every GPU."""
+
+
+def _run_loop(plan: Plan, loop: Loop, backward: bool, named: Mapping[str, Tensor], steps: int, batch: int) -> bool:
+    """Run a loop's kernel; False if it is too large for the GPU, which says so before anything runs."""
+    from triton.runtime.errors import OutOfResources
+
+    module = _loop(plan.text, loop.sizes, loop.shared)
+    key = (module.__name__, backward, named["values0" if "values0" in named else "weight0"].device)
+    if key in _TOO_LARGE:
+        return False
+    kernel, names = (module.backward, loop.backward_names()) if backward else (module.forward, loop.forward_names())
+    try:
+        _launch(kernel, -(-batch // ROWS), steps, batch, [named[n] for n in names], **loop_options(loop, backward))
+    except OutOfResources:
+        _TOO_LARGE.add(key)
+        return False
+    return True
 
 
 def loop_options(loop: Loop, backward: bool) -> dict[str, Any]:
@@ -118,14 +153,13 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
     """Fill ``results``, contiguous, from ``tensors``; both by the names of :class:`Plan`."""
     given = {n: t.detach().contiguous() for n, t in tensors.items()}
     sizes = [given[f"current{i}"].shape[2] for i in range(len(plan.cells))]
-    loop = loop_of(plan, sizes, given["current0"].dtype)
-    if loop is None or not given["current0"].numel():
+    like = given["current0"]
+    loop = loop_of(plan, sizes, like.dtype, _shared(like.device)) if like.numel() else None
+    if loop is None or not _forward_loop(plan, loop, given, results):
         _forward_alternating(plan, given, results)
-    else:
-        _forward_loop(plan, loop, given, results)
 
 
-def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
+def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> bool:
     steps, batch, _ = given["current0"].shape
     programs = -(-batch // ROWS)
     named = {n.replace(".", "_"): t for n, t in {**given, **results, **_packed(loop, given)}.items()}
@@ -139,8 +173,7 @@ def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: 
                 # step -1 is in the last slot
                 ring[-link.delay :, :batch, : past.shape[2]] = past * given[f"mask{j}"] if link.masked else past
             named[f"ring{j}"] = ring
-    kernel = _loop(plan.text, loop.sizes).forward
-    _launch(kernel, programs, steps, batch, [named[n] for n in loop.forward_names()], **loop_options(loop, False))
+    return _run_loop(plan, loop, False, named, steps, batch)
 
 
 def _forward_alternating(plan: Plan, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
@@ -213,15 +246,13 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
             last = torch.zeros_like(given[f"d_output{i}"][0]) if plan.keep_states else given[f"d_states{i}.{s}"][0]
             out[f"d_state{i}.{s}"] = last.clone()
         out |= {f"d_value{i}.{p}": like.new_zeros(shape[1:]) for p in cell.learned}
-    loop = loop_of(plan, sizes, like.dtype)
-    if loop is None or not like.numel():
+    loop = loop_of(plan, sizes, like.dtype, _shared(like.device)) if like.numel() else None
+    if loop is None or not _backward_loop(plan, loop, given, out):
         _backward_alternating(plan, given, out)
-    else:
-        _backward_loop(plan, loop, given, out)
     return {n: t.sum(0) if n.startswith("d_value") else t for n, t in out.items()}
 
 
-def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:
+def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> bool:
     steps, batch, _ = given["d_output0"].shape
     programs = -(-batch // ROWS)
     scratch: dict[str, Tensor] = {}
@@ -233,11 +264,12 @@ def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dic
         named[f"weight{j}"] = _laid_out(given[f"weight{j}"], loop)
         if j in loop.rings(backward=True):
             named[f"ring{j}"] = _ring(loop, link, link.target, programs, given[f"weight{j}"])
-    kernel = _loop(plan.text, loop.sizes).backward
-    _launch(kernel, programs, steps, batch, [named[n] for n in loop.backward_names()], **loop_options(loop, True))
+    if not _run_loop(plan, loop, True, named, steps, batch):
+        return False
     for i, cell in enumerate(plan.cells):
         if cell.learned:
             _cell_backward(plan, i, out[f"d_current{i}"], given, out, slice(0, steps))
+    return True
 
 
 def _backward_alternating(plan: Plan, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:

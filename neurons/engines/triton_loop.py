@@ -20,8 +20,9 @@ RESIDENT = 248 * 1024
 """Bytes of them that states, gradients and weights may take; beyond, the weights are streamed."""
 ADDRESSES = 24 * 1024
 """Bytes of them for the addresses of one link's streamed weights."""
-CHUNK = 32
-"""Rows of a streamed weight that are multiplied at a time."""
+SHARED = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
+"""Bytes of shared memory that one program may have, by compute capability (CUDA C++ programming guide, technical
+specifications per compute capability)."""
 LARGEST = 2**17
 """Weights of a stage, padded, up to which one program steps it: beyond, a product of all samples at once is better."""
 
@@ -33,12 +34,15 @@ def padded(size: int) -> int:
 
 @dataclass(frozen=True)
 class Loop:
-    """A stage's plan with the sizes of its cells. ``exact``: float32 weights; else they are rounded to bfloat16."""
+    """A stage's plan with the sizes of its cells. ``exact``: float32 weights; else they are rounded to bfloat16.
+    ``part``: the type of a product's operands. ``shared``: bytes of shared memory that a program may have.
+    """
 
     plan: Plan
     sizes: tuple[int, ...]
     exact: bool
     part: str = "bfloat16"
+    shared: int = SHARED[80]
 
     @cached_property
     def wide(self) -> tuple[int, ...]:
@@ -72,13 +76,30 @@ class Loop:
         return size * ROWS * 4 + 2 * self.weight_pieces * self._weights()
 
     def resident(self, backward: bool) -> bool:
-        """Whether the weights stay in registers, and with them what is sent."""
-        return all(k.delay <= 1 for k in self.plan.links) and self._bytes(backward, resident=True) <= RESIDENT
+        """Whether the weights stay in registers, and with them what is sent. On the way there they pass through shared
+        memory, all of them.
+        """
+        fits = self._bytes(backward, resident=True) <= RESIDENT
+        return fits and self._copied(self._weights()) <= self.shared and all(k.delay <= 1 for k in self.plan.links)
+
+    @property
+    def chunk(self) -> int:
+        """Rows of a streamed weight that are multiplied at a time, while those after them are on their way."""
+        return 32 if self._copied(2 * 32 * max(self.wide)) + 2 * 32 * ROWS * 4 <= self.shared else 16
+
+    def _copied(self, weights: int) -> int:
+        """Bytes of shared memory for so many weights, roughly: their rows are padded."""
+        return 2 * self.weight_pieces * weights * 9 // 8
 
     @property
     def fits(self) -> bool:
         """Whether one program can step the stage."""
-        return self._weights() <= LARGEST and self._bytes(self.plan.gradients, resident=False) <= REGISTERS
+        smallest = self._copied(2 * 16 * max(self.wide)) + 2 * 16 * ROWS * 4
+        return (
+            smallest <= self.shared
+            and self._weights() <= LARGEST
+            and self._bytes(self.plan.gradients, resident=False) <= REGISTERS
+        )
 
     @property
     def warps(self) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ..derivative import OUTPUT_GRADIENT, gradient_name
 from ..program import Arg, Op, prune
 from .plan import LinkPlan
-from .triton_loop import CHUNK, ROWS, Loop
+from .triton_loop import ROWS, Loop
 from .triton_source import Text, Values, head
 
 
@@ -128,9 +128,10 @@ class _Printer:
             return f"sum{j}"
         wide, slots = loop.wide[a], loop.slots(link)
         slot = f"(t + {link.delay if self.back else slots - link.delay}) % {slots}"
-        step = min(wide, CHUNK)
+        step = min(wide, loop.chunk)
         text("tl.debug_barrier()")  # what the other threads have put into the ring
-        text.block(f"for k{j} in tl.range(0, {wide}, {step}, num_stages=3):")
+        # a bound that ptxas cannot know, or it unrolls the loop until registers spill
+        text.block(f"for k{j} in tl.range(0, tl.where(B > 0, {wide}, 0), {step}, num_stages=3):")
         text(f"across{j} = k{j} + tl.arange(0, {step})[None, :]", f"down{j} = k{j} + tl.arange(0, {step})[:, None]")
         text(f"a{j} = tl.load({self._ring(j, link, slot, f'across{j}')})")
         for q in weights:
