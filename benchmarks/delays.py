@@ -26,7 +26,7 @@ from typing import Any
 from .contestants import Contestant
 from .load import QUIET
 from .measure import ROUNDS, measure_cell
-from .train_step import NOT_QUIET, figure, fingerprint, limit_threads, machine
+from .train_step import fingerprint, limit_threads, machine
 from .workload import Cell, make_workload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,6 +144,20 @@ def measure_memory(cell: DelayCell, names: list[str], threads: int) -> tuple[dic
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
+def figure(ms: float | None, ours: float | None = None) -> str:
+    if ms is None:
+        return "–"
+    shown = f"{ms:.3g}" if ms < 1000 else f"{ms:.0f}"
+    ratio = 0.0 if ours is None else ms / ours
+    return (
+        shown
+        if ours is None or ms is ours
+        else f"{shown} ({ratio:.2g}×)"
+        if ratio < 99.5
+        else f"{shown} ({ratio:.0f}×)"
+    )
+
+
 def rows(entry: dict[str, Any], names: tuple[str, ...]) -> list[list[str]]:
     """For a table: name, ms forward and backward with the ratio to Ranvier in brackets, ms forward, MB."""
     ours = entry["ms"]["ranvier-numba"]
@@ -151,7 +165,7 @@ def rows(entry: dict[str, Any], names: tuple[str, ...]) -> list[list[str]]:
     for name in names:
         held = entry["mb"][name]
         memory = "–" if held is None else f"{held:.0f}"
-        made.append([name, figure(entry["ms"][name], ours), figure(entry["forward_ms"][name], None), memory])
+        made.append([name, figure(entry["ms"][name], ours), figure(entry["forward_ms"][name]), memory])
     return made
 
 
@@ -176,16 +190,26 @@ def blocks(results: dict[str, Any]) -> list[list[str]]:
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
-    """Why what is missing is missing, each once, and what was disturbed."""
+    """Why what is missing is missing, each once, who got fewer rounds, and how busy others were."""
     said: dict[str, list[str]] = {}
+    fewer: dict[str, list[int]] = {}
     for entry in results["cells"]:
         cell = cell_of(entry)
-        for name, text in (*entry["reasons"].items(), *entry["notes"].items()):
-            if name in cell.names:
-                said.setdefault(f"{name}: {text}", []).append(str(cell))
-        if (busy := entry["others"] or 0.0) > QUIET:
-            said.setdefault(f"(*) {NOT_QUIET}", []).append(f"{cell}, {busy:.0%}")
-    return [f"{text} ({'; '.join(where)})" for text, where in said.items()]
+        for name in cell.names:
+            if name in entry["reasons"]:
+                said.setdefault(f"{name}: {entry['reasons'][name]}", []).append(str(cell))
+            if name in entry["notes"]:
+                fewer.setdefault(name, []).append(entry["rounds"][name])
+    lines = [f"{text} ({'; '.join(where)})" for text, where in said.items()]
+    if fewer:
+        counts = ", ".join(f"{name} {min(n)}" for name, n in fewer.items())
+        lines.append(f"fewest rounds, to keep within {results['budget_s']:.0f} s a cell: {counts}")
+    busy = [entry["others"] for entry in results["cells"] if (entry["others"] or 0.0) > QUIET]
+    if busy:
+        lines.append(
+            f"(*) not on a quiet machine: other processes used {min(busy):.0%} to {max(busy):.0%} of the CPU meanwhile"
+        )
+    return lines
 
 
 def markdown(results: dict[str, Any]) -> str:
