@@ -3,6 +3,7 @@
     python -m benchmarks.gpu                            # a grid of cells
     python -m benchmarks.gpu --cell 128,250,140,256,5%  # one cell: B,T,C,H,rate
     python -m benchmarks.gpu --json
+    python -m benchmarks.gpu --kernels                  # registers and spills of the kernels; needs no GPU
 
 Before anything is timed the spikes and gradients of triton and eager are compared, and what differs is printed with the
 times. Times are those of CUDA events around whole calls, the device idle before each; the median over rounds counts.
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 
 import ranvier as rv
 from ranvier.errors import RanvierError
+from ranvier.neurons import Cell as RanvierCell
+from ranvier.neurons import Link
 
 from .peers import Layer, plain_loop
 from .workload import DT, TAU_MEM, THRESHOLD, Cell, Workload, make_workload, tune, tuning_cell
@@ -178,12 +181,36 @@ def about(device: torch.device) -> str:
     )
 
 
+def kernels() -> str:
+    """What the loop kernels need of a GPU, as a table; compiled here, whether there is a GPU or not."""
+    from ranvier.neurons.engines.plan import plan_of
+    from ranvier.neurons.engines.triton_ahead import compile_stage
+
+    lines = ["| kernel: registers, shared memory, bytes spilled | 8.0 | 8.9 | 9.0 |", "|---|---:|---:|---:|"]
+    for engine in ("triton", "triton-bf16"):
+        for make, size in ((rv.LIF, 256), (rv.AdLIF, 256), (rv.LIF, 128), (rv.AdLIF, 128)):
+            neuron = make(size)
+            values = {n: v.detach().clone().requires_grad_() for n, v in neuron.values(DT).items()}
+            link = Link("h", "h", torch.zeros(size, size, requires_grad=True), 1)
+            plan = plan_of(engine, [RanvierCell("h", neuron.program(DT), values)], [link], False, True, False)
+            found = [compile_stage(plan, [size], capability) for capability in (80, 89, 90)]
+            for way in ("forward", "backward"):
+                needs = [f[f"loop {way}"] for f in found]
+                shown = " | ".join(f"{r.registers}, {r.shared // 1024} KB, {r.spills}" for r in needs)
+                lines.append(f"| {make.__name__} {size}, {engine}, {way} | {shown} |")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cell", type=Cell.parse, action="append", help="B,T,C,H,rate instead of the grid")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--kernels", action="store_true", help="compile the kernels and print what they need")
     options = parser.parse_args(arguments)
+    if options.kernels:
+        print(kernels())
+        return
     if not torch.cuda.is_available():
         raise SystemExit(
             "benchmarks.gpu: torch finds no GPU here, so there is nothing to measure. On a machine with one, install "

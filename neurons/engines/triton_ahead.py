@@ -1,7 +1,5 @@
 """Compiling the triton engine's kernels for a GPU that is not there, and what they need of it.
 
-    python -m ranvier.neurons.engines.triton_ahead
-
 Registers that do not suffice are spilled to memory, in every step: the kernels are printed such that this does not
 happen, and the tests read it from ``ptxas``.
 """
