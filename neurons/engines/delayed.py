@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .compiled import kernel
 from .register import operator
-from .sparse import DTYPES, array, density
+from .sparse import DTYPES, WORTH_A_THREAD, array, density
 from .taps import Taps, delayed_product
 from .threads import run_tasks
 
@@ -230,7 +230,7 @@ def _spikes(values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sent = array(values)
     batch, sources = sent.shape[1:]
     counts = np.empty((batch, sources), np.int32)
-    ranges = _ranges(batch)
+    ranges = _ranges(batch) if sent.size >= WORTH_A_THREAD else [(0, batch)]
     run_tasks(count_spikes, [(counts, sent, a, b) for a, b in ranges])
     ends = counts.cumsum(dtype=np.int64).reshape(batch, sources)
     starts = np.zeros((batch, sources + 1), np.uint64)
