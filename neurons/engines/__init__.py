@@ -62,9 +62,7 @@ def _choose(engine: str, cells: Sequence[Cell], currents: Mapping[str, Tensor]) 
         work = sum(c.numel() for c in currents.values())
         if like.device.type == "cpu" and dtype in FUSED_DTYPES and work >= WORTH_COMPILING:
             return "numba"
-        if like.device.type == "cuda" and dtype in FUSED_DTYPES and find_spec("triton"):
-            return "triton"
-        return "eager"
+        return "eager"  # on a GPU too: no GPU has run the triton engine yet, so it has to be asked for
     if engine == "numba":
         if like.device.type != "cpu":
             raise EngineError(
