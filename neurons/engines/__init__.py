@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from ...errors import ConfigError, EngineError
 from .eager import run_eager
-from .stage import Cell, Link, Trace
+from .stage import WORTH_SPARSE, Cell, Link, Trace
 from .taps import Taps, delayed_product
 
 ENGINES = ("auto", "eager", "numba", "triton", "triton-bf16")
@@ -20,8 +20,6 @@ WORTH_COMPILING = 2**17
 """Neurons times samples times steps from which ``auto`` takes a fused engine: below, eager is done before the kernel
 would be compiled or read from the disk."""
 
-WORTH_SPARSE = 2**25
-"""Multiplications of a dense product from which it is worth to count its zeros."""
 
 __all__ = [
     "ENGINES",

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import WORTH_SPARSE, products
+from . import products
 from .register import operator
+from .stage import WORTH_SPARSE
 from .threads import run_tasks
 
 SPARSE_BELOW = 0.15

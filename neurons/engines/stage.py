@@ -11,6 +11,9 @@ from torch import Tensor
 from ..program import StepProgram
 from .taps import Taps
 
+WORTH_SPARSE = 2**25
+"""Multiplications of a dense product over a whole sequence from which it is worth to count its zeros."""
+
 
 @dataclass(frozen=True)
 class Cell:
