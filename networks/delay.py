@@ -49,6 +49,9 @@ class Delay(nn.Module):
         ConfigError: for an unknown kind or kernel, a bound below the minimum, a delay not finite or out of bounds.
     """
 
+    steps: nn.Parameter
+    width: Tensor
+
     def __init__(
         self,
         max: float,

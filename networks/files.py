@@ -63,8 +63,9 @@ def save_network(net: Network, folder: str | Path) -> None:
         for key in net.connections:
             delay = net.connection(key).delay
             for part, tensor in net.connection(key).state_dict().items():
-                whole = delay is not None and part == "delay.steps"
-                tensors[f"connections.{key}.{part}"] = delay.whole().to(tensor) if whole else tensor
+                if delay is not None and part == "delay.steps":
+                    tensor = delay.whole().to(tensor)
+                tensors[f"connections.{key}.{part}"] = tensor
     with atomic_path(folder / WEIGHTS_FILE) as path:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
     with atomic_path(folder / GRAPH_FILE) as path:

@@ -293,6 +293,8 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_documents_figures_are_those_of_its_raw_results_and_meet_the_bars() -> None:
+    if not DOCS.exists():
+        pytest.skip("the installed package has no docs; the checkout's are compared")
     raw = json.loads((DOCS / "motifs.json").read_text())
     text = (DOCS / "motifs.md").read_text()
     base = Setting(**raw["setting"])

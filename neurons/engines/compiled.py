@@ -37,6 +37,6 @@ def promise_distinct(dispatcher: Any) -> None:
         flags.noalias = True
         return flags
 
-    compiler = getattr(dispatcher, "_compiler", None)
+    compiler: Any = getattr(dispatcher, "_compiler", None)
     if hasattr(compiler, "_customize_flags"):
         compiler._customize_flags = customize
