@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 
 import ranvier as rv
-from benchmarks import gpu
-from benchmarks.workload import Cell as Work
 from ranvier.errors import EngineError
 from ranvier.neurons import LIF, AdLIF, Cell, Izhikevich, Link, Neuron, available_engines, run_stage
 from ranvier.neurons.engines import triton_ahead, triton_gpu, triton_loop
@@ -359,13 +357,16 @@ def test_the_reason_and_the_way_out_are_said(engine: str, monkeypatch: pytest.Mo
 @compiled
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and the benchmark would run")
 def test_the_benchmark_says_that_there_is_no_gpu() -> None:
+    gpu = pytest.importorskip("benchmarks.gpu", reason="an installed package has no benchmarks")
     with pytest.raises(SystemExit, match="no GPU here"):
         gpu.main([])
 
 
 def test_the_benchmark_measures_and_compares() -> None:
+    gpu = pytest.importorskip("benchmarks.gpu", reason="an installed package has no benchmarks")
+    work = pytest.importorskip("benchmarks.workload").Cell
     names = ["ranvier-triton", "ranvier-eager", "torch-rnn"]
-    found = gpu.measure(Work(2, 6, 8, 5, 0.2), names, torch.device("cpu"), rounds=2)
+    found = gpu.measure(work(2, 6, 8, 5, 0.2), names, torch.device("cpu"), rounds=2)
     assert found["ms"]["ranvier-eager"] > 0 and found["forward_ms"]["ranvier-eager"] > 0
     page = gpu.table([found], names, "a card")
     if HERE:
