@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -89,7 +90,10 @@ def test_in_the_interpreter() -> None:
     )
     summary = ran.stdout.strip().splitlines()[-1] if ran.stdout.strip() else ""
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
-    assert "passed" in summary and "skipped" not in summary, summary
+    # only the benchmark's own test may be left out, where the benchmarks are not installed
+    allowed = 0 if importlib.util.find_spec("benchmarks") else 1
+    skipped = int((re.search(r"(\d+) skipped", summary) or ["", "0"])[1])
+    assert "passed" in summary and skipped <= allowed, summary
 
 
 @pytest.fixture(params=["resident", "streamed", "alternating"])
