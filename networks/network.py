@@ -48,9 +48,9 @@ class Result(NamedTuple):
 class Network(nn.Module):
     """Populations and connections, run with a time step of ``dt`` ms.
 
-    ``engine`` says what runs it over time: ``eager`` (a plain torch loop), ``numba`` (fused kernels for the CPU), or
-    ``auto``, which takes the fastest that this machine and the tensors allow. All give the same spikes and gradients;
-    it may be set at any time as ``net.engine``.
+    ``engine`` says what runs it over time: ``eager`` (a plain torch loop), ``numba`` and ``triton`` (fused kernels for
+    CPU and GPU), or ``auto``, which takes the fastest tried one that the machine and the tensors allow. All give the
+    same spikes and gradients; it may be set at any time as ``net.engine``.
 
     >>> net = Network(dt=1.0)
     >>> x, h, y = net.input(700), net.population(LIF(256)), net.population(Integrator(20))

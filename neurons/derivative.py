@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import networkx as nx
-from torch import Tensor
 
 from ..errors import TraceError
-from .program import Arg, Builder, Op, StepProgram, evaluate, prune
+from .program import Arg, Builder, Op, StepProgram, prune
 from .trace import trace_function
 
 OUTPUT_GRADIENT = "d_output"
@@ -308,17 +307,3 @@ def _recompute(program: StepProgram, saved: tuple[str, ...]) -> tuple[Op, ...]:
             ops.append(op)
             known.add(op.name)
     return tuple(ops)
-
-
-def run_backward(
-    derivative: Derivative, saved: Mapping[str, Tensor], values: Mapping[str, Tensor], d: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """One step backward in torch, elementwise: the specification of what the engines print. ``d`` holds ``d_output``
-    and ``d_<state>``.
-    """
-    like = d[OUTPUT_GRADIENT]
-    env = evaluate(derivative.ops, {**values, **saved, **d}, None)
-    return {
-        name: env[arg] if isinstance(arg, str) else like.new_full(like.shape, arg)
-        for name, arg in derivative.gradients.items()
-    }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -327,6 +327,11 @@ def _identity(kind: str, args: tuple[Arg, ...]) -> Arg | None:
         if not isinstance(this, str) and this == neutral:
             return other
     return None
+
+
+def names_read(args: Iterable[Arg], ops: Iterable[Op]) -> set[str]:
+    """The names that ``args`` are and ``ops`` read."""
+    return {a for a in (*args, *(a for op in ops for a in op.args)) if isinstance(a, str)}
 
 
 def prune(ops: Sequence[Op], results: Sequence[Arg]) -> tuple[Op, ...]:

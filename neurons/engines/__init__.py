@@ -11,11 +11,10 @@ from torch.nn.functional import linear
 
 from ...errors import ConfigError, EngineError
 from .eager import run_eager
-from .stage import WORTH_SPARSE, Cell, Link, Trace
+from .stage import FUSED_DTYPES, WORTH_SPARSE, Cell, Link, Trace
 from .taps import Taps, delayed_product
 
 ENGINES = ("auto", "eager", "numba", "triton", "triton-bf16")
-FUSED_DTYPES = (torch.float32, torch.float64)
 WORTH_COMPILING = 2**17
 """Neurons times samples times steps from which ``auto`` takes a fused engine: below, eager is done before the kernel
 would be compiled or read from the disk."""

@@ -13,7 +13,7 @@ def kernel(distinct: bool = False, **options: Any) -> Callable[[Callable[..., An
     written, compiled anew in each process.
 
     With ``distinct`` no two array arguments share memory, of which one is written. A step of many arrays is then
-    vectorised, which the compiler else does not dare: AdLIF's step backward becomes 20 times faster.
+    vectorised, which the compiler else does not dare.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

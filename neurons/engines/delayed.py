@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .compiled import kernel
 from .register import operator
-from .sparse import DTYPES, WORTH_A_THREAD, array, density
+from .sparse import WORTH_A_THREAD, array, density
+from .stage import FUSED_DTYPES
 from .taps import Taps, delayed_product
 from .threads import run_tasks
 
@@ -360,7 +361,7 @@ def sparse_delayed(sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Taps
     """As :func:`delayed_product`; where every pair has a delay of its own, by the spikes if they are few, and by
     shifted rows if the taps of a pair are few for its longest delay.
     """
-    if taps.kind != "synaptic" or sent.dtype not in DTYPES or weight.dtype != sent.dtype:
+    if taps.kind != "synaptic" or sent.dtype not in FUSED_DTYPES or weight.dtype != sent.dtype:
         return delayed_product(sent, weight, bias, taps, steps)
     sent = sent[len(sent) - steps - taps.high :]
     if density(sent) < SPIKES_BELOW:

@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from numba.core.dispatcher import Dispatcher
 from torch import Tensor
@@ -24,11 +23,12 @@ from ...files import atomic_path, cache_folder
 from . import compiled, products
 from .numba_source import backward_arguments, forward_arguments, numba_source
 from .plan import Plan, read_plan
+from .sparse import array
+from .stage import FUSED_DTYPES
 from .threads import run_tasks
 
 MOST_ROWS = 32
 """Samples (times steps of a block) that one task works on at a time; more would fall out of the cache."""
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 # -- modules ----------------------------------------------------------------------------------------
@@ -123,12 +123,8 @@ def _tile(plan: Plan, ranges: Sequence[tuple[int, int]]) -> int:
     return max(1, min(plan.block, MOST_ROWS // (ranges[0][1] - ranges[0][0])))
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
-
-
 def _source(plan: Plan, dtype: torch.dtype) -> str:
-    return _printed(plan.text, DTYPES[dtype])
+    return _printed(plan.text, FUSED_DTYPES[dtype])
 
 
 @lru_cache(maxsize=256)
@@ -145,7 +141,7 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
     """Fill ``results``, contiguous and on the CPU, from ``tensors``; both by the names of :class:`Plan`."""
     batch = tensors["current0"].shape[1]
     ranges = _ranges(batch)
-    given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **results}.items()}
+    given = {n.replace(".", "_"): array(t) for n, t in {**_named(plan, tensors), **results}.items()}
     arrays = [given[n] for n in forward_arguments(plan)]
     tile = _tile(plan, ranges)
     _call(_source(plan, tensors["current0"].dtype), "forward", [(a, b, tile, *arrays) for a, b in ranges])
@@ -176,8 +172,8 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
             inside[f"d_sent{j}"] = torch.empty_like(out[f"d_current{link.source}"])
         if link.timed:
             partial[f"d_gains{j}"] = like.new_zeros(len(ranges), *tensors[f"gains{j}"].shape)
-    given = {n.replace(".", "_"): _array(t) for n, t in {**_named(plan, tensors), **grads, **out, **inside}.items()}
-    sums = {n.replace(".", "_"): _array(t) for n, t in partial.items()}
+    given = {n.replace(".", "_"): array(t) for n, t in {**_named(plan, tensors), **grads, **out, **inside}.items()}
+    sums = {n.replace(".", "_"): array(t) for n, t in partial.items()}
     tasks = [
         (a, b, _tile(plan, ranges), *(sums[n][i] if n in sums else given[n] for n in backward_arguments(plan)))
         for i, (a, b) in enumerate(ranges)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..derivative import OUTPUT_GRADIENT, Derivative, gradient_name
-from ..program import Arg, Op, StepProgram
+from ..program import Arg, Op, StepProgram, names_read
 from .plan import Plan
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
@@ -72,10 +72,6 @@ def _statement(op: Op, literals: dict[float, str]) -> str:
     return f"x_{op.name} = {value}"
 
 
-def _read(args: Iterable[Arg], ops: Iterable[Op]) -> set[str]:
-    return {a for a in (*args, *(a for op in ops for a in op.args)) if isinstance(a, str)}
-
-
 def _loop(name: str, arrays: Iterable[str], body: Iterable[str]) -> str:
     # integer division by zero cannot happen here, and its check would keep the loop from being vectorised
     lines = ['@kernel(distinct=True, error_model="numpy")', f"def {name}(size, {', '.join(arrays)}):"]
@@ -84,7 +80,7 @@ def _loop(name: str, arrays: Iterable[str], body: Iterable[str]) -> str:
 
 
 def _cell_forward(i: int, program: StepProgram, saved: tuple[str, ...], literals: dict[float, str]) -> str:
-    read = _read((*program.next_state.values(), program.output, *saved), program.ops)
+    read = names_read((*program.next_state.values(), program.output, *saved), program.ops)
     body = ["x_current = current[n]"]
     body += [f"x_{s} = a_{s}[n]" for s in program.states if s in read]
     body += [f"x_{p} = p_{p}[n]" for p in program.params if p in read]
@@ -99,7 +95,7 @@ def _cell_forward(i: int, program: StepProgram, saved: tuple[str, ...], literals
 def _cell_backward(i: int, derivative: Derivative, sends: bool, literals: dict[float, str]) -> str:
     program = derivative.program
     results = derivative.gradients
-    read = _read(results.values(), derivative.ops)
+    read = names_read(results.values(), derivative.ops)
     carried = [gradient_name(s) for s in program.states]
     rebuilt = sends and derivative.rebuilt
     body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read or s == program.output]
@@ -119,7 +115,7 @@ def _cell_backward(i: int, derivative: Derivative, sends: bool, literals: dict[f
 
 
 def _cell_restore(i: int, derivative: Derivative, literals: dict[float, str]) -> str:
-    read = _read(derivative.restore.values(), derivative.restore_ops)
+    read = names_read(derivative.restore.values(), derivative.restore_ops)
     body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read]
     body += [f"x_{p} = p_{p}[n]" for p in derivative.program.params if p in read]
     body += [_statement(op, literals) for op in derivative.restore_ops]
@@ -130,7 +126,7 @@ def _cell_restore(i: int, derivative: Derivative, literals: dict[float, str]) ->
 
 def _cell_gate(i: int, derivative: Derivative, literals: dict[float, str]) -> str:
     assert derivative.gate is not None
-    read = _read([derivative.gate], derivative.gate_ops)
+    read = names_read([derivative.gate], derivative.gate_ops)
     body = [f"x_{s} = s_{s}[n]" for s in derivative.saved if s in read]
     body += [f"x_{p} = p_{p}[n]" for p in derivative.program.params if p in read]
     body += [_statement(op, literals) for op in derivative.gate_ops]

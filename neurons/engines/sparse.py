@@ -10,13 +10,12 @@ from torch import Tensor
 
 from . import products
 from .register import operator
-from .stage import WORTH_SPARSE
+from .stage import FUSED_DTYPES, WORTH_SPARSE
 from .threads import run_tasks
 
 SPARSE_BELOW = 0.15
 """Fraction of values that are not 0 below which products over a sequence go by them: measured, see ``python -m
 benchmarks.crossover``."""
-DTYPES = (torch.float32, torch.float64)
 WORTH_A_THREAD = 2**21
 """Multiplications from which another thread is worth waiting for; on a busy machine it may not run at once."""
 _CHUNK = 128  # rows that are sorted together in a gradient of weights: they stay in a core's cache
@@ -33,7 +32,7 @@ def density(values: Tensor) -> float:
 
 def _share(values: Tensor, columns: int) -> float | None:
     """The fraction of ``values`` that are not 0, if it pays to go by them in a product with ``columns`` columns."""
-    large = values.numel() * columns >= WORTH_SPARSE and values.dtype in DTYPES and values.device.type == "cpu"
+    large = values.numel() * columns >= WORTH_SPARSE and values.dtype in FUSED_DTYPES and values.device.type == "cpu"
     share = density(values) if large else 1.0
     return share if share < SPARSE_BELOW else None
 

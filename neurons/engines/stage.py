@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
+import torch
 from torch import Tensor
 
 from ..program import StepProgram
 from .taps import Taps
 
+FUSED_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+"""The number types that fused engines take, with their names in printed source."""
 WORTH_SPARSE = 2**25
 """Multiplications of a dense product over a whole sequence from which it is worth to count its zeros."""
 

@@ -47,8 +47,3 @@ def delayed_product(sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Tap
     if taps.kind == "axonal":
         return linear(total, weight, bias)
     return total if bias is None else total + bias
-
-
-def padded(history: Tensor, sequence: Tensor, taps: Taps) -> Tensor:
-    """The last ``high`` outputs of ``history`` and then ``sequence``."""
-    return torch.cat([history[len(history) - taps.high :].to(sequence), sequence])

@@ -23,11 +23,11 @@ from torch.nn.functional import linear, pad
 
 from ...errors import EngineError
 from .plan import LinkPlan, Plan, read_plan
+from .stage import FUSED_DTYPES
 from .triton_loop import ROWS, SHARED, Loop, padded
 from .triton_loop_source import loop_source
 from .triton_source import BLOCK, cell_backward_names, cell_forward_names, cell_source
 
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
 """For every kernel: it rounds as torch does, without fusing products and sums. Loops that fetch ahead say so."""
 
@@ -55,7 +55,7 @@ def check_tensors(engine: str, device: torch.device, dtype: torch.dtype) -> None
             f"engine {engine!r} runs on a GPU, but the network's tensors are on {device}; move them with "
             "net.cuda(), or choose engine 'auto'"
         )
-    if dtype not in DTYPES:
+    if dtype not in FUSED_DTYPES:
         raise EngineError(f"engine {engine!r} takes float32 or float64, got {dtype}; choose engine 'eager'")
 
 
@@ -213,7 +213,7 @@ def _cell_forward(
     named |= {f"saved_{s}": results[f"saved{i}.{s}"][span] for s in plan.saved(i)}
     named |= {f"states_{s}": results[f"states{i}.{s}"][span] for s in program.states if plan.keep_states}
     _, batch, size = current.shape
-    module = _cell(plan.text, i, size, DTYPES[current.dtype])
+    module = _cell(plan.text, i, size, FUSED_DTYPES[current.dtype])
     arguments = [named[n] for n in cell_forward_names(plan, i)]
     _launch(module.forward, -(-batch * size // BLOCK), len(current), batch * size, arguments)
 
@@ -303,7 +303,7 @@ def _cell_backward(
     named |= {f"d_states_{s}": given[f"d_states{i}.{s}"][span] for s in program.states if plan.keep_states}
     named |= {f"sum_{p}": out[f"d_value{i}.{p}"] for p in planned.learned}
     _, batch, size = d_output.shape
-    module = _cell(plan.text, i, size, DTYPES[d_output.dtype])
+    module = _cell(plan.text, i, size, FUSED_DTYPES[d_output.dtype])
     arguments = [named[n] for n in cell_backward_names(plan, i)]
     _launch(module.backward, -(-batch * size // BLOCK), len(d_output), batch * size, arguments)
 

@@ -7,12 +7,12 @@ few steps between two products.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..derivative import OUTPUT_GRADIENT, gradient_name
-from ..program import Arg, Op
+from ..program import Arg, Op, names_read
 from .plan import Plan
 
 BLOCK = 128
@@ -93,11 +93,6 @@ class Values:
         }
         value = f"{a[0]} {_INFIX[op.kind]} {a[1]}" if op.kind in _INFIX else forms[op.kind]()
         return f"{self(op.name)} = {value}"
-
-
-def names_read(args: Iterable[Arg], ops: Iterable[Op]) -> set[str]:
-    """The names that ``args`` are and ``ops`` read."""
-    return {a for a in (*args, *(a for op in ops for a in op.args)) if isinstance(a, str)}
 
 
 def head() -> Text:
