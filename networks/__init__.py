@@ -4,14 +4,18 @@ from .delay import Delay, delay_schedule, delays_of
 from .dense import Dense
 from .files import load_network, network_spec, save_network
 from .losses import firing_rates, rate_loss
+from .memory import LMU, HiPPOLegS, LegendreMemory, legendre_at, legendre_matrices, legendre_system
 from .network import Network, NetworkState, Node, Result
 from .readout import READOUTS
 from .schedule import Stage
 
 __all__ = [
+    "LMU",
     "READOUTS",
     "Delay",
     "Dense",
+    "HiPPOLegS",
+    "LegendreMemory",
     "Network",
     "NetworkState",
     "Node",
@@ -20,6 +24,9 @@ __all__ = [
     "delay_schedule",
     "delays_of",
     "firing_rates",
+    "legendre_at",
+    "legendre_matrices",
+    "legendre_system",
     "load_network",
     "network_spec",
     "rate_loss",
