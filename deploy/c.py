@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from .artefact import LICENCE, NOTICE, contract, default_vectors, write_all
+from .artefact import contract, default_vectors, write_all
+from .c_harness import replay, self_test, vectors
+from .c_text import array, banner, expression, literal, operand, storage, width
 from .integer import IntegerNetwork, IntPopulation
 from .names import checked_name, identifiers
-from .program import ACC, Arg, IntOp
-
-FNV_START, FNV_FACTOR = 2166136261, 16777619
+from .program import ACC
 
 
 def export_c(
@@ -44,19 +43,16 @@ class CPrinter:
         self.binary = {i.name: True for i in inet.inputs} | {p.name: p.program.binary for p in inet.populations}
         self.ports = {i.name: i for i in inet.inputs}
 
-    def files(self, vectors: np.ndarray | Mapping[str, np.ndarray] | None) -> dict[str, str]:
+    def files(self, samples: np.ndarray | Mapping[str, np.ndarray] | None) -> dict[str, str]:
         n = self.name
         return {
             f"{n}.h": self.header(),
             f"{n}.c": self.source(),
             f"{n}_contract.txt": contract(self.inet),
-            f"{n}_vectors.h": self.vectors(default_vectors(self.inet) if vectors is None else vectors),
-            f"{n}_test.c": self.test(),
-            f"{n}_replay.c": self.replay(),
+            f"{n}_vectors.h": vectors(self, default_vectors(self.inet) if samples is None else samples),
+            f"{n}_test.c": self_test(self),
+            f"{n}_replay.c": replay(self),
         }
-
-    def banner(self, what: str) -> list[str]:
-        return [f"/* {LICENCE}", f" * {what}", *(f" * {line}" for line in textwrap.wrap(NOTICE, 110)), " */"]
 
     # -- header
     # ---------------------------------------------------------------------------------------------------------------
@@ -65,7 +61,7 @@ class CPrinter:
         n, inet = self.name, self.inet
         out_width = self.sizes[inet.readout[0]]
         guard = f"{n.upper()}_H"
-        lines = [*self.banner(f"{n}: a spiking network as integer C99. How it computes: {n}_contract.txt.")]
+        lines = [*banner(f"{n}: a spiking network as integer C99. How it computes: {n}_contract.txt.")]
         lines += [
             f"#ifndef {guard}",
             f"#define {guard}",
@@ -130,7 +126,7 @@ class CPrinter:
 
     def source(self) -> str:
         n = self.name
-        lines = [*self.banner(f"{n}: how it computes is in {n}_contract.txt."), f'#include "{n}.h"', ""]
+        lines = [*banner(f"{n}: how it computes is in {n}_contract.txt."), f'#include "{n}.h"', ""]
         for p in self.inet.populations:
             for c in p.connections:
                 lines += [f"/* {c.name}: one row of {p.size} targets for each of {self.sizes[c.source]} sources */"]
@@ -300,146 +296,3 @@ class CPrinter:
             "    return best;",
             "}",
         ]
-
-    # -- harnesses
-    # ------------------------------------------------------------------------------------------------------------
-
-    def vectors(self, x: np.ndarray | Mapping[str, np.ndarray]) -> str:
-        """Inputs as (channel, count) pairs, and per step a hash of all outputs."""
-        stimuli = self.inet.stimuli(x)
-        result = self.inet.run(stimuli)
-        steps, samples = next(iter(stimuli.values())).shape[:2]
-        events: list[int] = []
-        ends: list[int] = []
-        hashes: list[int] = []
-        for b in range(samples):
-            for k in range(steps):
-                for number, port in enumerate(self.inet.inputs):
-                    for channel in np.flatnonzero(stimuli[port.name][k, b]):
-                        events += [number, int(channel), int(stimuli[port.name][k, b, channel])]
-                ends.append(len(events) // 3)
-                value = FNV_START
-                for p in self.inet.populations:
-                    for byte in result.outputs[p.name][k, b].astype("<i4").tobytes():
-                        value = (value ^ byte) * FNV_FACTOR & 0xFFFFFFFF
-                hashes.append(value)
-        n = self.name
-        lines = [
-            *self.banner(
-                f"Test vectors of {n}: input events (port, channel, value), where each step ends, and what must come out."
-            )
-        ]
-        lines += ["#include <stdint.h>", f"#define VECTOR_SAMPLES {samples}", f"#define VECTOR_STEPS {steps}"]
-        lines += array(f"static const uint32_t vector_events[{max(len(events), 1)}]", events or [0])
-        lines += array(f"static const uint32_t vector_ends[{len(ends)}]", ends)
-        lines += array(f"static const uint32_t vector_hashes[{len(hashes)}]", hashes, "u")
-        lines += array(f"static const int32_t vector_classes[{samples}]", result.classes.tolist())
-        return "\n".join(lines) + "\n"
-
-    def test(self) -> str:
-        n = self.name
-        clear = [
-            f"            for (i = 0; i < {i.size}; ++i) {{ in.{self.node[i.name]}[i] = 0; }}" for i in self.inet.inputs
-        ]
-        put = [
-            f"                if (vector_events[3 * e] == {k}) {{ in.{self.node[i.name]}[vector_events[3 * e + 1]] = (uint8_t)vector_events[3 * e + 2]; }}"
-            for k, i in enumerate(self.inet.inputs)
-        ]
-        digest = [
-            f"            for (i = 0; i < {p.size}; ++i) {{ hash = mixed(hash, (uint32_t)out.{self.node[p.name]}[i]); }}"
-            for p in self.inet.populations
-        ]
-        lines = [
-            *self.banner(f"Self-test of {n}: replays its vectors; returns the number of steps and classes that differ (0 is a pass)."),
-            f'#include "{n}.h"', f'#include "{n}_vectors.h"', "",
-            f"static {n}_state state;", f"static {n}_in in;", f"static {n}_out out;", "",
-            "static uint32_t mixed(uint32_t hash, uint32_t value)", "{", "    int32_t i;", "    for (i = 0; i < 4; ++i) {",
-            f"        hash = (hash ^ (value & 255u)) * {FNV_FACTOR}u;", "        value >>= 8;", "    }", "    return hash;", "}", "",
-            "int main(void)", "{", "    int32_t sample, step, i, wrong = 0;", "    uint32_t e = 0, at = 0;",
-            "    for (sample = 0; sample < VECTOR_SAMPLES; ++sample) {", f"        {n}_reset(&state);",
-            "        for (step = 0; step < VECTOR_STEPS; ++step, ++at) {", f"            uint32_t hash = {FNV_START}u;", *clear,
-            "            for (; e < vector_ends[at]; ++e) {", *put, "            }", f"            {n}_step(&state, &in, &out);", *digest,
-            "            if (hash != vector_hashes[at]) { ++wrong; }", "        }",
-            f"        if ({n}_class(&state) != vector_classes[sample]) {{ ++wrong; }}", "    }", "    return wrong > 255 ? 255 : wrong;", "}", "",
-        ]  # fmt: skip
-        return "\n".join(lines)
-
-    def replay(self) -> str:
-        n = self.name
-        states = [
-            f"        for (i = 0; i < {p.size}; ++i) {{ put(state.{self.field(p, s.name)}[i]); }}"
-            for p in self.inet.populations
-            for s in p.program.states
-        ]
-        lines = [
-            *self.banner(f"Replays samples through {n} on the host: stdin holds, per sample, the number of steps (int32) and each step's input;"),
-            f'#include "{n}.h"', "#include <stdio.h>", "",
-            f"static {n}_state state;", f"static {n}_in in;", f"static {n}_out out;", "",
-            "static void put(int64_t value)", "{", "    (void)fwrite(&value, sizeof value, 1, stdout);", "}", "",
-            "int main(int argc, char **argv)", "{", "    int32_t steps, k, i;", "    (void)argv;",
-            f'    if (argc > 1) {{ (void)printf("%lu\\n", (unsigned long)sizeof({n}_state)); return 0; }}',
-            "    while (fread(&steps, sizeof steps, 1, stdin) == 1) {", f"        {n}_reset(&state);",
-            "        for (k = 0; k < steps; ++k) {", "            if (fread(&in, sizeof in, 1, stdin) != 1) { return 1; }",
-            f"            {n}_step(&state, &in, &out);",
-            *(f"            (void)fwrite(out.{self.node[p.name]}, sizeof out.{self.node[p.name]}, 1, stdout);" for p in self.inet.populations),
-            "        }", f"        put({n}_class(&state));",
-            f"        for (i = 0; i < {self.sizes[self.inet.readout[0]]}; ++i) {{ put(state.readout[i]); }}", *states, "    }", "    return 0;", "}", "",
-        ]  # fmt: skip
-        return "\n".join(lines)
-
-
-def storage(lo: int, hi: int) -> str:
-    """The smallest signed type that holds ``lo`` to ``hi``."""
-    return next(f"int{b}_t" for b in (8, 16, 32, 64) if -(1 << (b - 1)) <= lo and hi < 1 << (b - 1))
-
-
-def literal(value: int) -> str:
-    if value == -(1 << 31):
-        return "(-2147483647 - 1)"
-    if -(1 << 31) < value < 1 << 31:
-        return str(value)
-    return f"(-INT64_C({-value}))" if value < 0 else f"INT64_C({value})"
-
-
-def operand(arg: Arg, local: Mapping[str, str]) -> str:
-    return local[arg] if isinstance(arg, str) else literal(arg) if arg >= 0 else f"({literal(arg)})"
-
-
-def width(op: IntOp) -> int:
-    return 64 if op.work > 32 else 32
-
-
-def expression(op: IntOp, local: Mapping[str, str]) -> str:
-    """The operation in C, computed in 32 or 64 bits as its working width says."""
-    wide = width(op) == 64
-    args = [f"(int64_t){operand(a, local)}" if wide else operand(a, local) for a in op.args]
-    narrow = "(int32_t)" if wide and op.bits <= 32 else ""
-    a = args[0]
-    if op.kind in ("add", "sub", "mul"):
-        text = f"{a} {dict(add='+', sub='-', mul='*')[op.kind]} {args[1]}"
-    elif op.kind == "neg":
-        text = f"-({a})"
-    elif op.kind == "abs":
-        text = f"{a} < 0 ? -({a}) : {a}"
-    elif op.kind in ("min", "max"):
-        text = f"{a} {'<' if op.kind == 'min' else '>'} {args[1]} ? {a} : {args[1]}"
-    elif op.kind in ("gt", "ge"):
-        return f"{a} {'>' if op.kind == 'gt' else '>='} {args[1]} ? 1 : 0"
-    elif op.kind == "select":
-        text = f"{a} != 0 ? {args[1]} : {args[2]}"
-    elif op.kind == "shl":
-        factor = 1 << int(op.args[1])
-        text = f"{a} * {literal(factor)}"
-    elif op.kind == "rsr":
-        shift = int(op.args[1])
-        text = f"floor_shift_{width(op)}({a} + {literal(1 << (shift - 1))}, {shift})"
-    elif op.kind == "clamp":
-        text = f"clamp_{width(op)}({a}, {operand(op.args[1], local)}, {operand(op.args[2], local)})"
-    else:
-        raise AssertionError(op.kind)
-    return f"{narrow}({text})" if narrow else text
-
-
-def array(declaration: str, values: Iterable[int], suffix: str = "") -> list[str]:
-    body = ", ".join(f"{literal(int(v)) if not suffix else int(v)}{suffix}" for v in values)
-    return [f"{declaration} = {{", *textwrap.wrap(body, 116, initial_indent="    ", subsequent_indent="    "), "};", ""]

@@ -16,9 +16,8 @@ import numpy as np
 from ..errors import ExportError
 from ..neurons import StepProgram
 from ..neurons.program import Arg as RealArg
-from .program import ACC, WORD, Arg, IntOp, IntProgram, IntValue, bits_of
-
-MAX_FRAC = 40
+from .intervals import FOLD, NUMPY_SCALAR, fitting_frac, hull, product_interval, quantised, trailing_zeros
+from .program import ACC, MAX_FRAC, WORD, Arg, IntOp, IntProgram, IntValue, bits_of
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ class _Lowering:
         if factor.lo == factor.hi == 0 or self.acc == (0, 0):
             value = Value(0, form.frac, 0, 0)
         else:
-            low, high = _product(self.acc, (factor.lo, factor.hi))
+            low, high = product_interval(self.acc, (factor.lo, factor.hi))
             product = self.emit("scaled", "mul", (ACC, factor.arg), low, high, form.frac + shift)
             value = self.at(product, form.frac, "input")
         value = self.clamp(value, form.lo, form.hi, "input_sat")
@@ -328,7 +327,7 @@ class _Lowering:
         frac = max(self.wanted_frac(a, b), self.wanted_frac(b, a))
         while True:
             x, y = self.peek(a, frac), self.peek(b, frac)
-            low, high = _hull(kind, x, y)
+            low, high = hull(kind, x, y)
             if max(bits_of(*x), bits_of(*y), bits_of(low, high)) <= WORD:
                 break
             frac -= 1
@@ -336,7 +335,7 @@ class _Lowering:
         if isinstance(left.arg, int) and isinstance(right.arg, int):
             whole = int(NUMPY_SCALAR[kind](left.arg, right.arg))
             return Value(whole, 0 if kind in ("gt", "ge") else frac, whole, whole)
-        low, high = _hull(kind, (left.lo, left.hi), (right.lo, right.hi))
+        low, high = hull(kind, (left.lo, left.hi), (right.lo, right.hi))
         return self.emit(name, kind, (left.arg, right.arg), low, high, 0 if kind in ("gt", "ge") else frac)
 
     def wanted_frac(self, value: Value | Constant, other: Value | Constant) -> int:
@@ -400,7 +399,7 @@ class _Lowering:
                 if b.arg < 0:
                     moved = self.emit(name, "neg", (a.arg,), -a.hi, -a.lo, moved.frac)
                 return self.within_word(moved, name)
-        low, high = _product((a.lo, a.hi), (b.lo, b.hi))
+        low, high = product_interval((a.lo, a.hi), (b.lo, b.hi))
         if a.arg == b.arg:
             low = 0 if a.lo <= 0 <= a.hi else min(a.lo * a.lo, a.hi * a.hi)
         raw = self.emit(name, "mul", (a.arg, b.arg), low, high, a.frac + b.frac)
@@ -410,11 +409,11 @@ class _Lowering:
 
     def factor(self, value: Constant) -> Value:
         """A constant that multiplies: at full width, without trailing zeros."""
-        frac = _fitting_frac(float(np.max(np.abs(value.real))), self.formats.param_bits)
+        frac = fitting_frac(float(np.max(np.abs(value.real))), self.formats.param_bits)
         exact = value.exact_frac(frac) if frac >= 0 else None
         if exact == 0:
             whole = value.real.astype(np.int64)
-            twos = min(_trailing_zeros(int(w)) for w in whole if w)
+            twos = min(trailing_zeros(int(w)) for w in whole if w)
             exact = -twos
         return self.constant(value, frac if exact is None else exact)
 
@@ -426,47 +425,8 @@ class _Lowering:
         return self.at(value, frac, hint)
 
 
-def quantised(real: np.ndarray, frac: int, check: bool = True) -> np.ndarray:
-    """floor(real 2^frac + 1/2) as int64; the one rounding of this library."""
-    scaled = np.floor(np.asarray(real, np.float64) * 2.0**frac + 0.5)
-    if check and (not np.all(np.isfinite(scaled)) or np.any(np.abs(scaled) >= 2.0**62)):
-        raise ExportError(f"a constant of {np.max(np.abs(real)):g} does not fit an integer at binary point {frac}")
-    return np.clip(scaled, -(2.0**62), 2.0**62).astype(np.int64)
-
-
-def _fitting_frac(magnitude: float, bits: int) -> int:
-    """The binary point at which ``magnitude`` fills a signed number of ``bits``."""
-    if magnitude == 0:
-        return bits - 1
-    frac = bits - 1 - (math.floor(math.log2(magnitude)) + 1)
-    if math.floor(magnitude * 2.0**frac + 0.5) > (1 << (bits - 1)) - 1:
-        frac -= 1
-    return min(frac, MAX_FRAC)
-
-
-def _trailing_zeros(whole: int) -> int:
-    return (whole & -whole).bit_length() - 1
-
-
 def _plain(name: str) -> str:
     return name if name.isidentifier() else "constant"
-
-
-def _product(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    corners = [x * y for x in a for y in b]
-    return min(corners), max(corners)
-
-
-def _hull(kind: str, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    if kind == "add":
-        return a[0] + b[0], a[1] + b[1]
-    if kind == "sub":
-        return a[0] - b[1], a[1] - b[0]
-    if kind == "min":
-        return min(a[0], b[0]), min(a[1], b[1])
-    if kind == "max":
-        return max(a[0], b[0]), max(a[1], b[1])
-    return 0, 1
 
 
 def _prune(ops: Sequence[IntOp], results: Sequence[Arg]) -> tuple[IntOp, ...]:
@@ -477,22 +437,3 @@ def _prune(ops: Sequence[IntOp], results: Sequence[Arg]) -> tuple[IntOp, ...]:
             kept.append(op)
             needed.update(op.args)
     return tuple(reversed(kept))
-
-
-NUMPY_SCALAR = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "min": min,
-    "max": max,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-}
-
-FOLD = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
-    "neg": np.negative, "min": np.minimum, "max": np.maximum,
-    "gt": np.greater, "ge": np.greater_equal, "where": lambda c, a, b: np.where(c != 0, a, b),
-    "abs": np.abs, "exp": np.exp,
-    "reciprocal": lambda a: 1.0 / a, "sqrt": np.sqrt, "fire": lambda a: a > 0, "detach": lambda a: a,
-}  # fmt: skip
-"""Operations on constants, done once at export in float64."""

@@ -21,6 +21,8 @@ ACC = "acc"
 """The name of the accumulator, the program's only input besides states and tables."""
 WORD = 32
 """Widest value that is kept; only a raw product or its rounding is wider, up to 64 bits."""
+MAX_FRAC = 40
+"""The most binary places that a value is given."""
 
 ARITY = {
     "add": 2, "sub": 2, "mul": 2, "neg": 1, "abs": 1, "min": 2, "max": 2,

