@@ -45,8 +45,8 @@ CANDIDATES = (
 def defaults() -> Config:
     """The recipe of Ranvier Digits with LIF, a microphone's colour taken out, fewer neurons and fewer epochs.
 
-    The settings are written out and not taken from ``digits.py``, so that the figures of this set stay what they are when the
-    demo's settings change.
+    Written out and not taken from ``digits.py``, so that the figures of this set stay what they are when the demo's
+    settings change.
     """
     config = Config(experiment="fsdd")
     data, augment, model, training = config.data, config.augment, config.model, config.training
