@@ -6,6 +6,7 @@ from .files import load_network, network_spec, save_network
 from .losses import firing_rates, rate_loss
 from .memory import LMU, HiPPOLegS, LegendreMemory, legendre_at, legendre_matrices, legendre_system
 from .network import Network, NetworkState, Node, Result
+from .per_channel import PerChannel
 from .readout import READOUTS
 from .schedule import Stage
 
@@ -19,6 +20,7 @@ __all__ = [
     "Network",
     "NetworkState",
     "Node",
+    "PerChannel",
     "Result",
     "Stage",
     "delay_schedule",

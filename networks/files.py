@@ -22,6 +22,7 @@ from ..neurons import ProgramNeuron, StepProgram
 from .delay import Delay
 from .dense import Dense
 from .network import Network
+from .per_channel import PerChannel
 
 FORMAT = 1
 GRAPH_FILE = "graph.json"
@@ -117,24 +118,29 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         values = _part(tensors, f"populations.{node['name']}.")
         net.population(ProgramNeuron(node["size"], program, values, net.dt, str(node["model"])), name=node["name"])
     for edge in spec["connections"]:
-        if edge["kind"] != Dense.kind:
+        if edge["kind"] not in (Dense.kind, PerChannel.kind):
             raise ConfigError(f"connection {edge['name']!r} is of the unknown kind {edge['kind']!r}")
         own = _part(tensors, f"connections.{edge['name']}.")
         # the shape is compared before anything of the size that the file claims is allocated
         shape = tuple(net.graph.nodes[edge[end]]["size"] for end in ("target", "source"))
-        if tuple(own["weight"].shape) != shape:
+        shared = edge["kind"] == PerChannel.kind  # its shape is compared when it is connected
+        if not shared and tuple(own["weight"].shape) != shape:
             raise ConfigError(
                 f"connection {edge['name']!r} needs weights {shape}, the file has {tuple(own['weight'].shape)}"
             )
         if not all(torch.isfinite(tensor).all() for tensor in own.values()):
             raise ConfigError(f"connection {edge['name']!r} has values that are not finite")
         delay = None if edge.get("delay") is None else _delay(edge["delay"], own, net.dt)
-        connection = Dense(
-            bias=edge["bias"] is True,
-            batch_norm=edge["batch_norm"] is True,
-            dropout=edge["dropout"],
-            init="zeros",
-            delay=delay,
+        connection = (
+            PerChannel(own["matrix"], bias=edge["bias"] is True, dropout=edge["dropout"])
+            if shared
+            else Dense(
+                bias=edge["bias"] is True,
+                batch_norm=edge["batch_norm"] is True,
+                dropout=edge["dropout"],
+                init="zeros",
+                delay=delay,
+            )
         )
         if not isinstance(edge["delay_steps"], int):
             raise ConfigError(

@@ -36,7 +36,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "fire",
         "reset",
     ),
-    "ranvier.networks": ("Delay", "Dense", "Network", "Node", "Result", "load_network", "save_network"),
+    "ranvier.networks": ("Delay", "Dense", "Network", "Node", "PerChannel", "Result", "load_network", "save_network"),
     "ranvier.deploy": ("TARGETS", "IntegerNetwork", "quantize", "verify"),
     "ranvier.errors": ("RanvierError",),
 }
