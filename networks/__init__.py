@@ -1,6 +1,6 @@
 """Populations, connections, the network graph, its schedule, readouts, losses and files."""
 
-from .delay import Delay, delay_schedule, delays_of
+from .delay import Delay, DelayWarning, delay_schedule, delays_of
 from .dense import Dense
 from .files import load_network, network_spec, save_network
 from .losses import firing_rates, rate_loss
@@ -14,6 +14,7 @@ __all__ = [
     "LMU",
     "READOUTS",
     "Delay",
+    "DelayWarning",
     "Dense",
     "HiPPOLegS",
     "LegendreMemory",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -18,16 +18,22 @@ KERNELS = ("linear", "triangle", "gaussian")
 PHASES = ("soft", "rounded", "frozen")
 
 
+class DelayWarning(UserWarning):
+    """A network has a delay as long as the sequence that it runs over, so that what is sent there never arrives."""
+
+
 class Delay(nn.Module):
     """The delays of one connection: per source neuron (``axonal``), per target neuron (``dendritic``) or per pair
-    (``synaptic``).
+    (``synaptic``, with one or several taps).
 
-    ``connect(h, h, Dense(delay=Delay(max=60.0)))``. In training a delay is a real number of steps, read through a
-    kernel over the steps around it, so that it has a gradient; in evaluation, in files and in what is reported it is
-    rounded to a whole number of steps with a single tap. Between the two, training passes through three phases
-    (:meth:`set_phase`): ``soft`` (the kernel, whose ``width`` a schedule shrinks), ``rounded`` (one tap at the rounded
-    delay forward, the gradient of linear interpolation backward) and ``frozen`` (whole steps, no gradient: the weights
-    adapt to them).
+    ``connect(h, h, Dense(delay=Delay(max=60.0)))``; an axonal and a dendritic one together, whose delays add up, as
+    ``Dense(delay=(Delay(max=40.0), Delay(max=20.0, kind="dendritic")))``.
+
+    In training a delay is a real number of steps, read through a kernel over the steps around it, so that it has a
+    gradient; in evaluation, in files and in what is reported it is rounded to a whole number of steps with a single
+    tap. Between the two, training passes through three phases (:meth:`set_phase`): ``soft`` (the kernel, whose
+    ``width`` a schedule shrinks), ``rounded`` (one tap at the rounded delay forward, the gradient of linear
+    interpolation backward) and ``frozen`` (whole steps, no gradient: the weights adapt to them).
 
     Bounds are kept by clamping, since a reparameterisation would flatten the gradient near them, where many delays
     belong; a gradient that points further out is dropped there, so that a delay never sticks outside. Taps outside the
@@ -40,10 +46,12 @@ class Delay(nn.Module):
         kind: ``axonal``, ``dendritic`` or ``synaptic``.
         min: shortest delay in ms; by default 0, and one step for a connection back.
         init: ``uniform`` between the bounds, or delays in ms: a number or an array of the kind's shape ([N_source],
-            [N_target] or [N_target, N_source]).
+            [N_target] or, one for each weight, [N_target, taps N_source]).
         learn: whether they are learned; otherwise they stay as they are, rounded.
         kernel: ``linear`` (two taps), ``triangle`` or ``gaussian`` of ``width``.
         width: ms; half-width of the triangle beyond one step, or standard deviation of the Gaussian.
+        taps: how many delays, each with a weight of its own, a pair has (``synaptic``). The connection then has
+            weights [N_target, taps N_source]: those of its first taps, then those of its second, ...
 
     Raises:
         ConfigError: for an unknown kind or kernel, a bound below the minimum, a delay not finite or out of bounds.
@@ -61,6 +69,7 @@ class Delay(nn.Module):
         learn: bool = True,
         kernel: str = "linear",
         width: float = 0.0,
+        taps: int = 1,
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -72,12 +81,18 @@ class Delay(nn.Module):
                 raise ConfigError(f"Delay: {name} must be a finite time in ms, 0 or more, got {value!r}")
         if kernel == "gaussian" and width == 0:
             raise ConfigError("Delay: a gaussian kernel needs a width above 0 ms")
+        if not isinstance(taps, Integral) or isinstance(taps, bool) or taps < 1:
+            raise ConfigError(f"Delay: taps must be a whole number of delays for each pair, 1 or more, got {taps!r}")
+        if taps > 1 and kind != "synaptic":
+            raise ConfigError(f"Delay: several taps belong to a pair: kind='synaptic', got taps={taps} with {kind!r}")
+        self.parts = int(taps)
         self.kind, self.kernel, self.learn = kind, kernel, bool(learn)
         self.min_ms, self.max_ms, self.width_ms = min, float(max), float(width)
         self._init = init
         self.phase = "soft"
         self.low = self.high = -1
         self.dt = 0.0
+        self.label = "Delay"
 
     def build(self, n_source: int, n_target: int, dt: float, back: bool, label: str) -> None:
         """Allocate the delays; called by ``Network.connect``.
@@ -87,6 +102,7 @@ class Delay(nn.Module):
         """
         if self.low >= 0:
             raise GraphError(f"{label}: this Delay object is already in use; make a new one for each connection")
+        self.label = label
         low_ms = (dt if back else 0.0) if self.min_ms is None else self.min_ms
         self.low, self.high, self.dt = math.ceil(low_ms / dt - 1e-6), math.floor(self.max_ms / dt + 1e-6), dt
         if self.high < self.low:
@@ -94,7 +110,8 @@ class Delay(nn.Module):
                 f"{label}: delays from {low_ms:g} to {self.max_ms:g} ms leave no whole number of steps of {dt:g} ms; "
                 "raise Delay(max=...)"
             )
-        shape = {"axonal": (n_source,), "dendritic": (n_target,), "synaptic": (n_target, n_source)}[self.kind]
+        shapes = {"axonal": (n_source,), "dendritic": (n_target,), "synaptic": (n_target, self.parts * n_source)}
+        shape = shapes[self.kind]
         if isinstance(self._init, str):
             if self._init != "uniform":
                 raise ConfigError(f"{label}: Delay init must be 'uniform' or delays in ms, got {self._init!r}")
@@ -132,14 +149,22 @@ class Delay(nn.Module):
             self.width.fill_(width / self.dt)
 
     def whole(self) -> Tensor:
-        """The delays in whole steps, int64: what evaluation uses."""
+        """The delays in whole steps, int64, [N_source], [N_target] or [N_target, taps N_source]: what evaluation uses.
+
+        Raises:
+            ConfigError: for a delay that is not finite, as training may leave it.
+        """
+        self._check()
         return self.steps.detach().clamp(self.low, self.high).round().long()
 
     def taps(self) -> Taps:
         """What the connection reads now: offsets in steps and gains, [K, ...] each; gradients pass where wanted."""
         if not self.training or self.phase == "frozen" or not self.learn:
             whole = self.whole().unsqueeze(0)
-            return Taps(self.kind, whole, torch.ones_like(whole, dtype=self.steps.dtype), self.low, self.high)
+            return Taps(
+                self.kind, whole, torch.ones_like(whole, dtype=self.steps.dtype), self.low, self.high, self.parts
+            )
+        self._check()
         at = _Clamp.apply(self.steps, self.low, self.high)
         # on the upper bound too there is a tap below, or the delay would have no gradient there
         below = at.detach().floor().clamp(max=max(self.low, self.high - 1))
@@ -157,11 +182,18 @@ class Delay(nn.Module):
             gains = gains / gains.sum(0, keepdim=True)
         if self.phase == "rounded":
             gains = gains + ((offsets == at.detach().round()).to(gains) - gains).detach()
-        return Taps(self.kind, offsets.long().clamp(self.low, self.high), gains, self.low, self.high)
+        return Taps(self.kind, offsets.long().clamp(self.low, self.high), gains, self.low, self.high, self.parts)
+
+    def _check(self) -> None:
+        if not torch.isfinite(self.steps).all():
+            raise ConfigError(
+                f"{self.label}: a delay is not finite; a training that went wrong has left it so (look at the loss and "
+                "the learning rate)"
+            )
 
     def spec(self) -> dict[str, object]:
         """What ``graph.json`` says of the delays; their values are in the file of weights, as whole steps."""
-        return {"kind": self.kind, "low": self.low, "high": self.high}
+        return {"kind": self.kind, "low": self.low, "high": self.high, "taps": self.parts}
 
     def extra_repr(self) -> str:
         return f"{self.kind}, {self.low} to {self.high} steps, kernel={self.kernel!r}, learn={self.learn}"

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import ConfigError, RanvierError, RunError
 from ..files import atomic_path
 from ..neurons import ProgramNeuron, StepProgram
-from .delay import Delay
+from .delay import Delay, delays_of
 from .dense import Dense
 from .network import Network
 from .per_channel import PerChannel
@@ -62,11 +62,10 @@ def save_network(net: Network, folder: str | Path) -> None:
             for value, tensor in net.neuron(name).values(net.dt).items():
                 tensors[f"populations.{name}.{value}"] = tensor
         for key in net.connections:
-            delay = net.connection(key).delay
-            for part, tensor in net.connection(key).state_dict().items():
-                if delay is not None and part == "delay.steps":
-                    tensor = delay.whole().to(tensor)
-                tensors[f"connections.{key}.{part}"] = tensor
+            connection = net.connection(key)
+            tensors |= {f"connections.{key}.{part}": tensor for part, tensor in connection.state_dict().items()}
+            for i, delay in enumerate(delays_of(connection)):
+                tensors[f"connections.{key}.delays.{i}.steps"] = delay.whole().to(delay.steps)
     with atomic_path(folder / WEIGHTS_FILE) as path:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
     with atomic_path(folder / GRAPH_FILE) as path:
@@ -122,7 +121,9 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
             raise ConfigError(f"connection {edge['name']!r} is of the unknown kind {edge['kind']!r}")
         own = _part(tensors, f"connections.{edge['name']}.")
         # the shape is compared before anything of the size that the file claims is allocated
-        shape = tuple(net.graph.nodes[edge[end]]["size"] for end in ("target", "source"))
+        delays = [_delay(spec, own[f"delays.{i}.steps"], net.dt) for i, spec in enumerate(edge.get("delays", ()))]
+        sizes = [net.graph.nodes[edge[end]]["size"] for end in ("target", "source")]
+        shape = (sizes[0], sizes[1] * (delays[0].parts if delays else 1))
         shared = edge["kind"] == PerChannel.kind  # its shape is compared when it is connected
         if not shared and tuple(own["weight"].shape) != shape:
             raise ConfigError(
@@ -130,7 +131,6 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
             )
         if not all(torch.isfinite(tensor).all() for tensor in own.values()):
             raise ConfigError(f"connection {edge['name']!r} has values that are not finite")
-        delay = None if edge.get("delay") is None else _delay(edge["delay"], own, net.dt)
         connection = (
             PerChannel(own["matrix"], bias=edge["bias"] is True, dropout=edge["dropout"])
             if shared
@@ -139,14 +139,14 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
                 batch_norm=edge["batch_norm"] is True,
                 dropout=edge["dropout"],
                 init="zeros",
-                delay=delay,
+                delay=delays,
             )
         )
         if not isinstance(edge["delay_steps"], int):
             raise ConfigError(
                 f"connection {edge['name']!r}: delay_steps must be a whole number, got {edge['delay_steps']!r}"
             )
-        fixed = None if delay is not None else edge["delay_steps"] * net.dt
+        fixed = None if delays else edge["delay_steps"] * net.dt
         net.connect(edge["source"], edge["target"], connection, delay=fixed, name=edge["name"])
         connection.load_state_dict(own, assign=True)  # keeps the file's dtype
     if spec["readout"] is not None:
@@ -155,14 +155,12 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
     return net.eval()
 
 
-def _delay(spec: Mapping[str, Any], own: Mapping[str, Tensor], dt: float) -> Delay:
+def _delay(spec: Mapping[str, Any], steps: Tensor, dt: float) -> Delay:
     """The whole steps of a connection's delays; their bounds, shape and values are checked when it is connected."""
-    if not isinstance(spec["low"], int) or not isinstance(spec["high"], int):
+    low, high, taps = spec["low"], spec["high"], spec["taps"]
+    if not isinstance(low, int) or not isinstance(high, int):
         raise ConfigError("the bounds of a delay must be whole numbers of steps")
-    steps = own["delay.steps"]
-    return Delay(
-        max=spec["high"] * dt, min=spec["low"] * dt, kind=str(spec["kind"]), init=steps.double() * dt, learn=False
-    )
+    return Delay(max=high * dt, min=low * dt, kind=str(spec["kind"]), init=steps.double() * dt, learn=False, taps=taps)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

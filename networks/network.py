@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, GraphError
 from ..neurons import Cell, Link, Neuron, check_engine, run_stage
 from .arguments import NetworkState, check_record, check_state, checked_inputs, checked_lengths
+from .delay import DelayWarning, delays_of
 from .dense import Dense
 from .readout import READOUTS, read_out
 from .schedule import Stage, make_schedule
@@ -72,6 +74,7 @@ class Network(nn.Module):
         self.connections = nn.ModuleDict()
         self.readout_of: tuple[str, str] | None = None
         self._stages: tuple[Stage, ...] | None = None
+        self._warned = False
 
     # -- building ------------------------------------------------------------------------
 
@@ -131,15 +134,16 @@ class Network(nn.Module):
         if self.graph.nodes[b.name]["kind"] != "population":
             raise GraphError(f"cannot connect {a.name} to {b.name}: an input receives nothing")
         back = self.graph.nodes[a.name]["index"] >= self.graph.nodes[b.name]["index"]
-        if connection.delay is not None and delay is not None:
+        if len(connection.delays) and delay is not None:
             raise ConfigError(f"{a.name} -> {b.name}: the connection has a Delay; leave out connect(delay=...)")
         steps = self._steps(delay, f"{a.name} -> {b.name}") if delay is not None else int(back)
         key = self._free(f"{a.name}_to_{b.name}", taken=self.connections) if name is None else name
         self._check_name(key, self.connections)
         reach = steps
-        if connection.delay is not None:
-            connection.delay.build(a.size, b.size, self.dt, back, key)
-            steps, reach = connection.delay.low, connection.delay.high
+        if len(connection.delays):
+            for i, own in enumerate(delays_of(connection)):
+                own.build(a.size, b.size, self.dt, back and i == 0, key)  # one of two keeps a connection back from 0
+            steps, reach = (sum(getattr(d, end) for d in delays_of(connection)) for end in ("low", "high"))
             if reach > LONGEST_DELAY:
                 raise ConfigError(
                     f"{key}: the longest delay is {reach} steps of {self.dt} ms, more than {LONGEST_DELAY}"
@@ -274,6 +278,9 @@ class Network(nn.Module):
             DataError: for wrong shapes, zero-sized or non-finite input, a state of another network or batch, lengths
                 outside 1 to T.
             GraphError: for a network that cannot run.
+
+        Warns:
+            DelayWarning: once per network, for delays as long as a sequence that starts without ``state``.
         """
         if not self.populations:
             raise GraphError("the network has no population")
@@ -285,7 +292,9 @@ class Network(nn.Module):
         device = next(iter(sequences.values())).device
         lengths, valid = checked_lengths(lengths, steps, batch, device)
         start = self.initial_state(batch)
-        if state is not None:
+        if state is None:
+            self._warn_of_long_delays(steps)
+        else:
             check_state(state, start)
             start = state
         asked = [n.name if isinstance(n, Node) else n for n in ([record] if isinstance(record, str | Node) else record)]
@@ -321,6 +330,25 @@ class Network(nn.Module):
             output = read_out(self.readout_of[1], sequences[self.readout_of[0]], valid, lengths, self.training)
         return Result(output, final, recorded)
 
+    def _warn_of_long_delays(self, steps: int) -> None:
+        """Say once which connections bring nothing within ``steps``, since their delays are longer."""
+        if self._warned or steps == 1:  # a single step is one of a stream
+            return
+        long = []
+        for a, b, key, data in self.graph.edges(keys=True, data=True):
+            own = self.connection(key)
+            if data["reach"] >= steps:  # a bound; the delays themselves are read only where it may matter
+                longest = int(own.whole_delays().max()) if len(own.delays) else data["delay"]
+                long += [f"{key} ({a} -> {b}) {longest}"] if longest >= steps else []
+        if long:
+            self._warned = True
+            warnings.warn(
+                f"a sequence of {steps} steps is no longer than the longest delay, in steps, of {', '.join(long)}: "
+                "what these send arrives after its end, or in the next chunk if the state is handed on",
+                DelayWarning,
+                stacklevel=5,  # past the frames of torch.nn.Module
+            )
+
     def _stage_inputs(
         self,
         stage: Stage,
@@ -337,12 +365,11 @@ class Network(nn.Module):
             for source, _, key, delay in self.graph.in_edges(target, keys=True, data="delay"):
                 connection = self.connection(key)
                 if key in stage.links:
-                    taps = None if connection.delay is None else connection.delay.taps()
                     mask = connection.source_mask(batch)
-                    links.append(Link(source, target, connection.weight, delay, mask, taps))
+                    links.append(Link(source, target, connection.weight, delay, mask, connection.taps()))
                     if connection.bias is not None:
                         parts.append(connection.bias.expand(steps, batch, -1))
-                elif connection.delay is not None:
+                elif len(connection.delays):
                     past = start[source].get(HISTORY) if source in start else None
                     parts.append(connection(sequences[source], valid, self.engine, past))
                 else:

@@ -21,20 +21,21 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def delays(high: int, sources: int, targets: int, kernel: str, low: int = 0) -> Delay:
-    made = Delay(max=float(high), min=float(low), kind="synaptic", kernel=kernel, width=1.2)
+def delays(high: int, sources: int, targets: int, kernel: str, low: int = 0, taps: int = 1) -> Delay:
+    made = Delay(max=float(high), min=float(low), kind="synaptic", kernel=kernel, width=1.2, taps=taps)
     made.build(sources, targets, 1.0, False, "d")
     return made.double().train()
 
 
 def compare(delay: Delay, sent: Tensor, targets: int, steps: int) -> None:
-    weight = torch.randn(targets, sent.shape[2], dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(targets, delay.parts * sent.shape[2], dtype=torch.float64, requires_grad=True)
     bias = torch.randn(targets, dtype=torch.float64, requires_grad=True)
     seed = torch.randn(steps, sent.shape[1], targets, dtype=torch.float64)
     sent.requires_grad_()
     found: list[Iterable[Tensor]] = []
     for product in (delayed.sparse_delayed, delayed_product):
-        out = product(sent, weight, bias, delay.taps(), steps)
+        past = sent[:-steps] if len(sent) > steps else None
+        out = product(sent[len(sent) - steps :], weight, bias, (delay.taps(),), past)
         found.append([out.detach(), *torch.autograd.grad((out * seed).sum(), [weight, bias, delay.steps, sent])])
     for name, ours, dense in zip(("output", "weight", "bias", "delay", "input"), *found, strict=True):
         torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
@@ -53,6 +54,13 @@ def test_products_and_all_gradients(form: str, shape: tuple[int, int, int, int, 
     compare(delays(high, sources, targets, kernel), sent, targets, steps)
 
 
+@pytest.mark.parametrize("steps", [6, 40])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_nothing_sent_before_and_several_taps_for_each_pair(form: str, taps: int, steps: int) -> None:
+    torch.manual_seed(3)
+    compare(delays(12, 5, 19, "linear", low=1, taps=taps), torch.randn(steps, 3, 5, dtype=torch.float64), 19, steps)
+
+
 @pytest.mark.parametrize("phase", ["soft", "rounded"])
 def test_taps_without_gain_keep_their_gradient(form: str, phase: str) -> None:
     """Rounded delays have one tap of gain 1 and one of gain 0, by which the delay still has a gradient."""
@@ -65,8 +73,8 @@ def test_taps_without_gain_keep_their_gradient(form: str, phase: str) -> None:
 def test_whole_steps_have_one_tap(form: str) -> None:
     delay = delays(9, 6, 5, "linear").eval()
     sent, weight = (torch.rand(29, 2, 6) < 0.3).double(), torch.randn(5, 6, dtype=torch.float64)
-    ours = delayed.sparse_delayed(sent, weight, None, delay.taps(), 20)
-    torch.testing.assert_close(ours, delayed_product(sent, weight, None, delay.taps(), 20), rtol=1e-12, atol=1e-12)
+    given = (sent[9:], weight, None, (delay.taps(),), sent[:9])
+    torch.testing.assert_close(delayed.sparse_delayed(*given), delayed_product(*given), rtol=1e-12, atol=1e-12)
 
 
 def test_the_operators_are_torchs(form: str) -> None:
@@ -75,7 +83,7 @@ def test_the_operators_are_torchs(form: str) -> None:
     amounts = torch.randn(2, 4, 7, dtype=torch.float64, requires_grad=True)
     sent = torch.rand(16, 3, 7, dtype=torch.float64, requires_grad=True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(operator, (sent, amounts, delay.taps().offsets, 6), test_utils=checks)
+    torch.library.opcheck(operator, (sent, amounts, delay.taps().offsets, 6, 4), test_utils=checks)
 
 
 def test_the_form_follows_spikes_and_taps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,5 +94,5 @@ def test_the_form_follows_spikes_and_taps(monkeypatch: pytest.MonkeyPatch) -> No
     few, many = (torch.rand(60, 2, 9) < 0.02).double(), torch.rand(60, 2, 9, dtype=torch.float64)
     weight = torch.randn(4, 9, dtype=torch.float64)
     for sent, high in ((few, 30), (few, 2), (many, 30), (many, 2)):
-        delayed.sparse_delayed(sent, weight, None, delays(high, 9, 4, "linear").taps(), 30)
+        delayed.sparse_delayed(sent[30:], weight, None, (delays(high, 9, 4, "linear").taps(),), sent[:30])
     assert seen == ["delayed_spikes", "delayed_spikes", "delayed_shifts", "delayed_product"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,24 @@ import torch
 from torch import Tensor
 
 import ranvier as rv
-from ranvier.errors import ConfigError, EngineError, ExportError, GraphError
-from ranvier.networks import Delay, delay_schedule, delays_of, load_network, save_network
+from ranvier.errors import ConfigError, EngineError, GraphError, RunError
+from ranvier.networks import Delay, DelayWarning, delay_schedule, delays_of, load_network, save_network
 from ranvier.neurons import State
 from ranvier.neurons.engines import delayed
 from ranvier.neurons.engines.taps import delayed_product
 
 KINDS = ("axonal", "dendritic", "synaptic")
+FORMS = (*KINDS, "axonal+dendritic", "three-taps")
+
+
+def delays_as(form: str, high: float, **options: Any) -> Any:
+    """What ``Dense(delay=...)`` takes for one of :data:`FORMS`, all with a longest delay of ``high`` ms in total."""
+    if form == "axonal+dendritic":
+        half = high // 2
+        return (Delay(max=half, kind="dendritic", **options), Delay(max=high - half, kind="axonal", **options))
+    if form == "three-taps":
+        return Delay(max=high, kind="synaptic", taps=3, **options)
+    return Delay(max=high, kind=form, **options)
 
 
 class Smooth(rv.Neuron):
@@ -34,7 +47,7 @@ def smooth(kind: str, recurrent: bool, kernel: str = "linear", width: float = 0.
     torch.manual_seed(3)
     net = rv.Network(dt=1.0)
     x, h = net.input(3), net.population(Smooth(4), name="h")
-    delay = Delay(max=5.0, kind=kind, kernel=kernel, width=width)
+    delay = delays_as(kind, 5.0, kernel=kernel, width=width)
     if recurrent:
         net.connect(x, h, rv.Dense())
         net.connect(h, h, rv.Dense(delay=delay, dropout=dropout), name="delayed")
@@ -45,7 +58,7 @@ def smooth(kind: str, recurrent: bool, kernel: str = "linear", width: float = 0.
 
 @pytest.mark.parametrize("kernel", [("linear", 0.0), ("triangle", 1.5), ("gaussian", 0.8)], ids=lambda k: k[0])
 @pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMS)
 def test_gradients_of_delays_and_weights_are_the_finite_differences(
     kind: str, recurrent: bool, kernel: tuple[str, float]
 ) -> None:
@@ -59,7 +72,7 @@ def test_gradients_of_delays_and_weights_are_the_finite_differences(
 
     parameters = dict(net.named_parameters())
     grads = dict(zip(parameters, torch.autograd.grad(loss(), list(parameters.values())), strict=True))
-    assert any(n.endswith("delay.steps") and g.abs().max() > 1e-3 for n, g in grads.items())
+    assert any(n.endswith(".steps") and g.abs().max() > 1e-3 for n, g in grads.items())
     step = 1e-6
     for name, p in parameters.items():
         flat = p.data.view(-1)
@@ -103,7 +116,50 @@ def test_a_delay_of_d_steps_moves_a_spike_by_exactly_d_steps(kind: str) -> None:
 
 
 @pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
-@pytest.mark.parametrize("kind", KINDS)
+def test_axonal_and_dendritic_delays_add_up(recurrent: bool) -> None:
+    """Every pair of neurons has the sum of both, which is a synaptic network with these delays."""
+    least = 0.5 if recurrent else 0.0
+    axonal, dendritic = [least, 1.5, 4.0], [0.0, 1.0, 3.0]
+    weight = torch.tensor([[1.0, 0.25, 0.5], [0.75, 1.0, 0.125], [0.0, 0.5, 1.0]])
+
+    def network(delay: Any) -> rv.Network:
+        net = rv.Network(dt=0.5)
+        x, h = net.input(3), net.population(rv.LIF(3, tau_mem=3.0, threshold=0.9), name="h")
+        if recurrent:
+            net.connect(x, h, rv.Dense(weight=torch.eye(3)))
+        net.connect(h if recurrent else x, h, rv.Dense(weight=weight, delay=delay), name="delayed")
+        return net.eval()
+
+    both = network((Delay(max=4.0, init=axonal), Delay(max=3.0, kind="dendritic", init=dendritic)))
+    total = torch.tensor(axonal) + torch.tensor(dendritic)[:, None]
+    pairs = network(Delay(max=7.0, kind="synaptic", init=total))
+    assert both.connection("delayed").whole_delays().tolist() == (total / 0.5).long().tolist()
+    assert torch.equal(both.connection("delayed").whole_delays(), pairs.connection("delayed").whole_delays())
+    assert both.longest_delay("h" if recurrent else "input") == 14
+    x = (torch.rand(40, 2, 3) < 0.4).float()
+    assert torch.equal(both(x).output, pairs(x).output) and both(x).output.sum() > 10
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+def test_several_taps_are_as_many_connections(recurrent: bool) -> None:
+    torch.manual_seed(4)
+    weight, steps = torch.randint(-4, 9, (5, 3 * 5)) / 4.0, torch.randint(1, 7, (5, 3 * 5)).float()
+    nets = []
+    for taps in (3, 1):
+        net = rv.Network()
+        x, h = net.input(5), net.population(rv.LIF(5, tau_mem=5.0, threshold=0.9), name="h")
+        net.connect(x, h, rv.Dense(weight=torch.eye(5)))
+        for w, d in zip(weight.split(5 * taps, 1), steps.split(5 * taps, 1), strict=True):
+            delay = Delay(max=6.0, kind="synaptic", init=d, taps=taps)
+            net.connect(h if recurrent else x, h, rv.Dense(weight=w, delay=delay))
+        nets.append(net.eval())
+    x = (torch.rand(40, 2, 5) < 0.3).float()
+    assert torch.equal(nets[0](x).output, nets[1](x).output) and nets[0](x).output.sum() > 10
+    assert nets[0].connection("h_to_h" if recurrent else "input_to_h_2").whole_delays().tolist() == steps.tolist()
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+@pytest.mark.parametrize("kind", FORMS)
 def test_chunks_join_exactly(kind: str, recurrent: bool) -> None:
     net = smooth(kind, recurrent, "triangle", 1.0)
     x = torch.randn(17, 2, 3, dtype=torch.float64)
@@ -181,6 +237,26 @@ def test_files_hold_whole_steps_and_give_the_same_output(kind: str, tmp_path: Pa
     assert torch.equal(back(x).output, net(x).output) and net(x).output.sum() > 0
 
 
+@pytest.mark.parametrize("form", FORMS[3:])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+def test_files_of_two_delays_and_of_several_taps(recurrent: bool, form: str, tmp_path: Path) -> None:
+    net = smooth(form, recurrent).eval()
+    save_network(net, tmp_path)
+    back = load_network(tmp_path)
+    ours, theirs = net.connection("delayed"), back.connection("delayed")
+    assert torch.equal(theirs.whole_delays(), ours.whole_delays()) and theirs.parts == ours.parts
+    assert [d.spec() for d in delays_of(back)] == [d.spec() for d in delays_of(net)]
+    x = torch.randn(12, 2, 3, dtype=torch.float64)
+    torch.testing.assert_close(back(x).output, net(x).output)
+    save_network(back, tmp_path / "again")
+    graph = (tmp_path / "graph.json").read_text()
+    assert (tmp_path / "again" / "graph.json").read_text() == graph
+    for wrong in ('"taps": 0', '"taps": "3"', '"taps": 7'):
+        (tmp_path / "graph.json").write_text(re.sub('"taps": [13]', wrong, graph))
+        with pytest.raises(RunError, match=r"taps|needs weights|\[N"):
+            load_network(tmp_path)
+
+
 @pytest.mark.parametrize("high", [0, 3, 30])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 3, 5, 9), (20, 2, 33, 17)])
 def test_delayed_products_by_spikes_are_the_dense_ones(
@@ -198,12 +274,12 @@ def test_delayed_products_by_spikes_are_the_dense_ones(
     seed = torch.randn(steps, batch, targets, dtype=torch.float64)
     found = []
     for product in (delayed.sparse_delayed, delayed_product):
-        out = product(sent, weight, bias, delay.taps(), steps)
+        out = product(sent[high:], weight, bias, (delay.taps(),), sent[:high])
         found.append([out.detach(), *torch.autograd.grad((out * seed).sum(), [weight, bias, delay.steps])])
     for by_spikes, dense in zip(*found, strict=True):
         torch.testing.assert_close(by_spikes, dense, rtol=1e-9, atol=1e-9)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    arguments = (sent, torch.randn(2, targets, sources).double().requires_grad_(), delay.taps().offsets, high)
+    arguments = (sent, torch.randn(2, targets, sources).double().requires_grad_(), delay.taps().offsets, high, high)
     torch.library.opcheck(delayed.delayed_spikes, arguments, test_utils=checks)
 
 
@@ -249,16 +325,65 @@ def test_wrong_delays_are_named() -> None:
         net.connect(x, h, rv.Dense(delay=Delay(max=10.0, init=float("inf"))))
     with pytest.raises(ConfigError, match="leave out connect"):
         net.connect(x, h, rv.Dense(delay=Delay(max=10.0)), delay=2.0)
+    with pytest.raises(ConfigError, match="taps must be a whole number"):
+        Delay(max=3.0, kind="synaptic", taps=0)
+    with pytest.raises(ConfigError, match="several taps belong to a pair"):
+        Delay(max=3.0, kind="axonal", taps=2)
+    with pytest.raises(ConfigError, match="an axonal and a dendritic Delay go together, got axonal and synaptic"):
+        rv.Dense(delay=(Delay(max=3.0), Delay(max=3.0, kind="synaptic")))
+    with pytest.raises(ConfigError, match="or an axonal and a dendritic one, got float"):
+        rv.Dense(delay=3.0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"weight must be \[N_target, taps N_source\] = \(4, 6\), got \(4, 3\)"):
+        net.connect(x, h, rv.Dense(weight=torch.ones(4, 3), delay=Delay(max=10.0, kind="synaptic", taps=2)))
+    with pytest.raises(GraphError, match="read both from its 'delays'"):
+        _ = rv.Dense(delay=[Delay(max=3.0), Delay(max=3.0, kind="dendritic")]).delay
     shared = Delay(max=10.0)
     net.connect(x, h, rv.Dense(delay=shared))
     with pytest.raises(GraphError, match="already in use"):
         net.connect(h, h, rv.Dense(delay=shared))
-    with pytest.raises(GraphError, match="total delay of 0"):
-        loop = rv.Network()
-        a = loop.population(rv.LIF(2))
-        loop.input(1)
-        loop.connect(a, a, rv.Dense(delay=Delay(max=3.0, min=0.0)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_cycle_whose_delays_may_all_be_0_is_named(form: str) -> None:
+    loop = rv.Network()
+    loop.input(1)
+    a, b = loop.population(rv.LIF(2), name="a"), loop.population(rv.LIF(3), name="b")
+    loop.connect(a, b, rv.Dense(delay=delays_as(form, 4.0)))
+    loop.connect(b, a, rv.Dense(delay=delays_as(form, 4.0, min=0.0)))
+    with pytest.raises(GraphError, match="the cycle a -> b -> a has a total delay of 0"):
         loop.schedule()
+
+
+def test_a_delay_longer_than_the_sequence_is_said_once_and_runs() -> None:
+    def network() -> rv.Network:
+        net = rv.Network(dt=0.5)
+        x, h = net.input(3), net.population(rv.LIF(3, tau_mem=1e-3, threshold=0.5), name="h")
+        net.connect(x, h, rv.Dense(weight=torch.eye(3)), delay=2.5, name="late")
+        net.connect(h, h, rv.Dense(delay=Delay(max=20.0, init=1.0)), name="back")  # a bound is no delay
+        net.connect(h, h, rv.Dense(delay=[Delay(max=9.0, init=3.0), Delay(max=9.0, kind="dendritic", init=1.0)]))
+        return net.eval()
+
+    net, x = network(), torch.ones(5, 2, 3)
+    with pytest.warns(DelayWarning) as caught:
+        out = net(x)
+        net(x)
+        net(x[:3])
+    (warning,) = caught
+    assert re.search(r"of 5 steps .* of late \(input -> h\) 5, h_to_h \(h -> h\) 8:", str(warning.message))
+    assert warning.filename == __file__ and not out.output.any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network()(torch.ones(9, 2, 3))
+        rest = network()(x, state=out.state)  # a chunk of a longer sequence: nothing is lost
+    assert rest.output[0].all()
+
+
+def test_a_delay_that_training_has_spoilt_is_named() -> None:
+    net = smooth("synaptic", recurrent=False)
+    delays_of(net)[0].steps.data[1, 2] = float("nan")
+    for training in (True, False):
+        with pytest.raises(ConfigError, match="delayed: a delay is not finite"):
+            net.train(training)(torch.zeros(4, 1, 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kernel", [("linear", 0.0), ("gaussian", 1.0)], ids=lambda k: k[0])
@@ -305,9 +430,6 @@ def test_a_loop_with_axonal_delays_in_the_fused_engine(loop: str, kernel: tuple[
 
 def test_what_cannot_be_done_with_delays_yet_says_so() -> None:
     net = relay("synaptic", torch.ones(3, 3), recurrent=True)
-    net.readout("h", "sum")
-    with pytest.raises(ExportError, match="no integer form yet"):
-        rv.quantize(net, torch.ones(5, 4, 3))
     net.engine = "numba"
     with pytest.raises(EngineError, match="does not step a loop with synaptic delays"):
         net(torch.ones(5, 4, 3))

@@ -87,16 +87,24 @@ def sequence_product(engine: str, values: Tensor, weight: Tensor, bias: Tensor |
     return sparse_linear(values, weight, bias)
 
 
-def sequence_delayed(engine: str, sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Taps, steps: int) -> Tensor:
-    """The current of the last ``steps`` steps over a connection with ``taps``, [steps, B, N_target], of ``sent``
-    [taps.high + steps, B, N_source].
+def sequence_delayed(
+    engine: str,
+    sent: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    taps: Sequence[Taps],
+    past: Tensor | None = None,
+) -> Tensor:
+    """The current [T, B, N_target] over a connection with ``taps`` of ``sent`` [T, B, N_source] and, if anything was
+    sent before, ``past`` [D, B, N_source], D at least the longest delay.
     """
-    worth = sent.numel() * len(weight) * (taps.high - taps.low + 1) >= WORTH_SPARSE
+    span = sum(t.high - t.low for t in taps) + 1
+    worth = sent.numel() * len(weight) * span >= WORTH_SPARSE
     if engine not in ("auto", "numba") or sent.device.type != "cpu" or not worth:
-        return delayed_product(sent, weight, bias, taps, steps)
+        return delayed_product(sent, weight, bias, taps, past)
     from .delayed import sparse_delayed
 
-    return sparse_delayed(sent, weight, bias, taps, steps)
+    return sparse_delayed(sent, weight, bias, taps, past)
 
 
 def run_stage(
@@ -114,10 +122,10 @@ def run_stage(
         EngineError: if the engine cannot run these tensors.
     """
     chosen = _choose(check_engine(engine), cells, currents)
-    beyond = [k for k in links if k.taps is not None and (chosen != "numba" or k.taps.kind != "axonal")]
+    beyond = [k for k in links if k.taps and (chosen != "numba" or [t.kind for t in k.taps] != ["axonal"])]
     if beyond and chosen != "eager":
         if engine != "auto":
-            kind = beyond[0].taps.kind if beyond[0].taps is not None else ""
+            kind = " and ".join(t.kind for t in beyond[0].taps)
             raise EngineError(
                 f"engine {engine!r} does not step a loop with {kind} delays ({beyond[0].source} -> "
                 f"{beyond[0].target}) yet; choose engine 'auto' or 'eager'"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from .stage import Cell, Link, Trace, block_of
-from .taps import Taps
 
 
 def run_eager(
@@ -40,14 +39,14 @@ def run_eager(
     before = {name: len(out) for name, out in outputs.items()}
     incoming = {name: [k for k in links if k.target == name] for name in order}
     now = {name: dict(states[name]) for name in order}
-    arrivals = {id(k): _Arrivals(k, k.taps) for k in links if k.taps is not None}
+    arrivals = {id(k): _Arrivals(k) for k in links if k.taps}
     kept: dict[str, dict[str, list[Tensor]]] = {c.name: {s: [] for s in c.program.states} for c in cells}
     for start in range(0, length, block):
         for name in order:
             cell, current = by_name[name], blocks[name][start // block]
             for link in incoming[name]:
                 first = before[link.source] + start - link.delay
-                if link.taps is not None:
+                if link.taps:
                     current = current + arrivals[id(link)].take(first, first + len(current), outputs[link.source])
                     continue
                 sent = torch.stack(outputs[link.source][first : first + len(current)])
@@ -70,24 +69,48 @@ class _Arrivals:
     Every output is sent once, to all the steps at which it arrives.
     """
 
-    def __init__(self, link: Link, taps: Taps) -> None:
-        self.link, self.kind, self.kernel = link, taps.kind, taps.dense().unbind(0)
-        self.sums: list[Tensor] = []
+    def __init__(self, link: Link) -> None:
+        kinds = {t.kind: t for t in link.taps}
+        self.link = link
+        self.axonal = _Ahead(kinds["axonal"].dense()) if "axonal" in kinds else None
+        self.dendritic = _Ahead(kinds["dendritic"].dense()) if "dendritic" in kinds else None
+        pairs = kinds["synaptic"].dense_weight(link.weight) if "synaptic" in kinds else None
+        self.synaptic = None if pairs is None else _Ahead(pairs)
         self.done = 0
 
     def take(self, first: int, last: int, outputs: list[Tensor]) -> Tensor:
         """The currents from index ``first`` to ``last``, [last - first, B, N_target]."""
-        link = self.link
+        weight, mask = self.link.weight, self.link.mask
         for i in range(self.done, last):
-            sent = outputs[i] if link.mask is None else outputs[i] * link.mask
-            if self.kind == "dendritic":
-                sent = linear(sent, link.weight)
-            for k, gain in enumerate(self.kernel, i):
-                part = linear(sent, link.weight * gain) if self.kind == "synaptic" else sent * gain
-                if k < len(self.sums):
-                    self.sums[k] = self.sums[k] + part
-                else:
-                    self.sums.append(part)
+            sent = outputs[i] if mask is None else outputs[i] * mask
+            if self.synaptic is not None:
+                self.synaptic.send(i, sent, linear)
+                continue
+            if self.axonal is not None:
+                self.axonal.send(i, sent, torch.mul)
+                sent = self.axonal.sums[i]
+            if self.dendritic is not None:
+                self.dendritic.send(i, linear(sent, weight), torch.mul)
         self.done = max(self.done, last)
-        total = torch.stack(self.sums[first:last])
-        return linear(total, link.weight) if self.kind == "axonal" else total
+        arrived = self.synaptic or self.dendritic
+        if arrived is not None:
+            return torch.stack(arrived.sums[first:last])
+        assert self.axonal is not None
+        return linear(torch.stack(self.axonal.sums[first:last]), weight)
+
+
+class _Ahead:
+    """Sums of what arrives at each index, from sources that send to all of a ``kernel`` [L, ...] ahead of theirs."""
+
+    def __init__(self, kernel: Tensor) -> None:
+        self.kernel = kernel.unbind(0)
+        self.sums: list[Tensor] = []
+
+    def send(self, index: int, values: Tensor, by: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Add ``by(values, gain)`` at ``index`` and the indices after it."""
+        for k, gain in enumerate(self.kernel, index):
+            part = by(values, gain)
+            if k < len(self.sums):
+                self.sums[k] = self.sums[k] + part
+            else:
+                self.sums.append(part)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .delayed import sparse_delayed
 from .operators import stage
 from .plan import plan_of, tensors_of
 from .stage import Cell, Link, Trace
-from .taps import Taps, delayed_product
 
 
 def run_fused(
@@ -25,8 +25,8 @@ def run_fused(
     """As :func:`run_eager`, in one operator for the whole stage."""
     currents = {**currents}
     for link in links:
-        if link.taps is not None:
-            currents[link.target] = _with_past(currents[link.target], link, link.taps, history[link.source])
+        if link.taps:
+            currents[link.target] = _with_past(currents[link.target], link, history[link.source])
     tensors = tensors_of(cells, links, currents, states, history)
     dtype = tensors[0].dtype
     for tensor in tensors:
@@ -43,15 +43,15 @@ def run_fused(
     }
 
 
-def _with_past(current: Tensor, link: Link, taps: Taps, history: Tensor) -> Tensor:
+def _with_past(current: Tensor, link: Link, history: Tensor) -> Tensor:
     """``current`` with what still arrives over a link with delays of the outputs before the first step; the kernels see
     only those after it.
     """
-    reached = min(taps.high, len(current))
+    reached = min(sum(t.high for t in link.taps), len(current))
     if not reached or not (history.requires_grad or bool(history.any())):
         return current
-    past = history[len(history) - taps.high :].to(link.weight)
+    past = history.to(link.weight)
     past = past if link.mask is None else past * link.mask
     late = past.new_zeros(reached, *past.shape[1:])
-    arriving = delayed_product(torch.cat([past, late]), link.weight, None, taps, reached)
+    arriving = sparse_delayed(late, link.weight, None, link.taps, past)
     return torch.cat([current[:reached] + arriving, current[reached:]])

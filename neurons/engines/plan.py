@@ -190,8 +190,8 @@ def plan_of(
                 k.delay,
                 k.mask is not None,
                 gradients and k.weight.requires_grad,
-                k.taps is not None,
-                gradients and k.taps is not None and k.taps.gains.requires_grad,
+                bool(k.taps),
+                gradients and any(t.gains.requires_grad for t in k.taps),
             )
             for k in links
         ),
@@ -239,5 +239,5 @@ def tensors_of(
         tensors += [cell.values[p].expand(size) for p in cell.program.params]
     for link in links:
         tensors += [link.weight, *([] if link.mask is None else [link.mask])]
-        tensors += [] if link.taps is None else [link.taps.offsets, link.taps.gains]
+        tensors += [x for t in link.taps for x in (t.offsets, t.gains)]
     return tensors

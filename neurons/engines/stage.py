@@ -30,8 +30,8 @@ class Cell:
 @dataclass(frozen=True)
 class Link:
     """A connection inside a stage. ``weight`` [N_target, N_source]; ``delay`` in steps; ``mask`` [B, N_source]
-    multiplies the source's output. With ``taps`` every source, target or pair has delays of its own, of at least
-    ``delay`` steps.
+    multiplies the source's output. With ``taps`` every source, target or pair has delays of its own, which add up to
+    at least ``delay`` steps.
     """
 
     source: str
@@ -39,7 +39,7 @@ class Link:
     weight: Tensor
     delay: int
     mask: Tensor | None = None
-    taps: Taps | None = None
+    taps: tuple[Taps, ...] = ()
 
 
 @dataclass(frozen=True)
