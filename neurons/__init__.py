@@ -22,6 +22,7 @@ from .izhikevich import Izhikevich
 from .lif import LIF
 from .neuron import Neuron, Parameter, ProgramNeuron, State
 from .program import Op, StepProgram
+from .sigma_delta import SigmaDelta, staggered
 from .surrogate import (
     SURROGATES,
     ATan,
@@ -56,6 +57,7 @@ __all__ = [
     "Op",
     "Parameter",
     "ProgramNeuron",
+    "SigmaDelta",
     "SlayerExp",
     "State",
     "StepProgram",
@@ -73,6 +75,7 @@ __all__ = [
     "run_stage",
     "sequence_delayed",
     "sequence_product",
+    "staggered",
     "surrogate_from_spec",
     "use_surrogate",
 ]

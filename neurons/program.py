@@ -30,7 +30,9 @@ ARITY = {
 }  # fmt: skip
 """The operations and how many operands each takes. Comparisons give 0 or 1; ``fire`` 1 where its operand is > 0."""
 
-OUTPUT_KINDS = ("binary", "real")
+OUTPUT_KINDS = ("binary", "signed", "real")
+"""What a population sends: 0 or 1; -1, 0 or 1; any number."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -28,6 +28,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "LIF",
         "Neuron",
         "Parameter",
+        "SigmaDelta",
         "SlayerExp",
         "State",
         "StepProgram",
