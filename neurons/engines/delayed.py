@@ -59,15 +59,22 @@ def _spikes(values: Tensor, lead: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _by_pair(taps: Tensor) -> np.ndarray:
-    """[taps, N, K_source] as [N, K_source, taps]."""
-    return array(taps.permute(1, 2, 0))
+    """[taps, N, K_source] as [N, K_source, taps]; offsets in four bytes, of which there are as many as amounts."""
+    found = taps.detach().permute(1, 2, 0)
+    if found.is_floating_point():
+        return found.contiguous().numpy()
+    return _narrow(found).numpy().view(np.uint32)
+
+
+def _narrow(offsets: Tensor) -> Tensor:
+    return torch.empty(offsets.shape, dtype=torch.int32).copy_(offsets)
 
 
 def _shifts(offsets: Tensor, steps: int, high: int, before: int) -> tuple[np.ndarray, int, int]:
     """Where the row that each tap reads starts, [N, K_source taps], the zeros before a row's values, and its length."""
     length = high + steps
-    starts = torch.arange(offsets.shape[2])[:, None] * length + high - offsets.permute(1, 2, 0)
-    return array(starts.flatten(1)), high - before, length
+    starts = torch.arange(high, high + offsets.shape[2] * length, length, dtype=torch.int32)[:, None]
+    return array((starts - _narrow(offsets.permute(1, 2, 0))).flatten(1)), high - before, length
 
 
 def _total(grad: Tensor, offsets: Tensor) -> Tensor:
@@ -115,7 +122,7 @@ def delayed_input_backward(grad: Tensor, amounts: Tensor, offsets: Tensor, high:
     steps, batch, size = grad.shape
     total = grad.new_empty(before + steps, batch, offsets.shape[2])
     length = before + steps + high
-    starts = torch.arange(size)[:, None] * length + offsets.permute(2, 1, 0)
+    starts = torch.arange(0, size * length, length, dtype=torch.int32)[:, None] + _narrow(offsets.permute(2, 1, 0))
     given = (array(total), array(grad), array(starts.flatten(1)), array(amounts.permute(2, 1, 0).flatten(1)))
     run_tasks(add_shifted, [(*given, before, length, *share) for share in _shares(batch, total.shape[2])])
     return total
@@ -125,7 +132,7 @@ def delayed_input_backward(grad: Tensor, amounts: Tensor, offsets: Tensor, high:
 def delayed_spikes_backward(values: Tensor, grad: Tensor, offsets: Tensor, high: int, before: int) -> Tensor:
     """The gradient of ``amounts``, [taps, N, K_source]."""
     total = _total(grad, offsets)
-    given = (array(total), *_spikes(values, high - before), array(grad), _by_pair(offsets).astype(np.uint32))
+    given = (array(total), *_spikes(values, high - before), array(grad), _by_pair(offsets))
     run_tasks(read_spikes, [(*given, a, b, high) for a, b in _ranges(len(total), ROWS)])
     return total.permute(2, 0, 1).contiguous()
 
@@ -154,7 +161,7 @@ def delayed_spikes(values: Tensor, amounts: Tensor, offsets: Tensor, high: int, 
     [taps, N, K_source], none above ``high``. Nothing was sent earlier than ``values``.
     """
     out = values.new_empty(len(values) - before, values.shape[1], amounts.shape[1])
-    given = (array(out), *_spikes(values, high - before), _by_pair(amounts), _by_pair(offsets).astype(np.uint32))
+    given = (array(out), *_spikes(values, high - before), _by_pair(amounts), _by_pair(offsets))
     run_tasks(add_spikes, [(*given, a, b, high) for a, b in _ranges(out.shape[2], ROWS)])
     return out
 
