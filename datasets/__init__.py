@@ -21,10 +21,23 @@ from .augment import (
 from .binned import Batch, BinnedDataset, collate
 from .binning import Binning, bin_events, bin_spikes
 from .events import EVENT_DTYPE, make_events
+from .har_readers import read_seglearn, read_sensors, read_spsw, read_uci_har, read_wisdm
 from .published import SHD, SSC, RanvierDigits
 from .ridge import ridge_accuracy, ridge_folds
+from .sensors import (
+    Normalizer,
+    SensorData,
+    SensorError,
+    SensorRecording,
+    SensorWindows,
+    cut_windows,
+    normalised,
+    resampled,
+    train_test,
+)
+from .sequential_digits import SequentialDigits, permutation, sequential_digits
 from .shd import EventSource, Joined, SpikeFile, SpikeFileError, write_shd
-from .splits import hold_out, leave_one_speaker_out, refuse_overlap, split_speakers
+from .splits import hold_out, leave_groups_out, leave_one_speaker_out, refuse_overlap, split_speakers
 
 __all__ = [
     "EVENT_DTYPE",
@@ -44,7 +57,13 @@ __all__ = [
     "EventSource",
     "Examples",
     "Joined",
+    "Normalizer",
     "RanvierDigits",
+    "SensorData",
+    "SensorError",
+    "SensorRecording",
+    "SensorWindows",
+    "SequentialDigits",
     "SpikeFile",
     "SpikeFileError",
     "TimeMask",
@@ -54,13 +73,25 @@ __all__ = [
     "bin_events",
     "bin_spikes",
     "collate",
+    "cut_windows",
     "generator",
     "hold_out",
+    "leave_groups_out",
     "leave_one_speaker_out",
     "make_events",
+    "normalised",
+    "permutation",
+    "read_seglearn",
+    "read_sensors",
+    "read_spsw",
+    "read_uci_har",
+    "read_wisdm",
     "refuse_overlap",
+    "resampled",
     "ridge_accuracy",
     "ridge_folds",
+    "sequential_digits",
     "split_speakers",
+    "train_test",
     "write_shd",
 ]

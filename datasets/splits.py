@@ -1,5 +1,5 @@
-"""Splits in which no speaker is on both sides. On SHD most test words are of speakers that training never hears, so a
-random split of the training words says little about the test.
+"""Splits in which no speaker (or other subject) is on both sides. On SHD most test words are of speakers that training
+never hears, so a random split of the training words says little about the test.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ class Split(NamedTuple):
     test: NDArray[np.int64]
 
 
-def split_speakers(speakers: ArrayLike, test: Iterable[int]) -> Split:
+def split_speakers(speakers: ArrayLike, test: Iterable[int], *, who: str = "speaker") -> Split:
     """All samples of the speakers ``test`` on one side, all others on the other.
 
     Args:
         speakers: int [samples].
         test: the speakers to hold out.
+        who: what messages call one of them.
 
     Raises:
         DataError: a speaker has no sample, or a side is empty.
@@ -38,11 +39,11 @@ def split_speakers(speakers: ArrayLike, test: Iterable[int]) -> Split:
     of = _speakers(speakers)
     held = sorted({int(s) for s in test})
     if missing := sorted(set(held) - set(of.tolist())):
-        raise DataError(f"speaker {missing[0]} has no sample; the speakers are {np.unique(of).tolist()}")
+        raise DataError(f"{who} {missing[0]} has no sample; the {who}s are {np.unique(of).tolist()}")
     mask = np.isin(of, held)
     if mask.all() or not mask.any():
         side = "training" if mask.all() else "test"
-        raise DataError(f"holding out speakers {held} leaves no {side} sample")
+        raise DataError(f"holding out {who}s {held} leaves no {side} sample")
     return Split(np.flatnonzero(~mask), np.flatnonzero(mask))
 
 
@@ -71,8 +72,37 @@ def hold_out(speakers: ArrayLike, number: int, seed: int) -> Split:
     return split_speakers(speakers, np.random.default_rng(seed).permutation(found)[:number].tolist())
 
 
-def refuse_overlap(**sets: ArrayLike) -> None:
-    """Check that no speaker is in two of the named sets: ``refuse_overlap(train=a, test=b)``.
+def leave_groups_out(subjects: ArrayLike, folds: int, seed: int = 0) -> list[Split]:
+    """``folds`` splits; each subject is in the test of exactly one.
+
+    The subjects are shuffled by the seed and dealt, largest number of samples first, to the fold that has the fewest
+    subjects, of equals the fewest samples: so the folds differ by at most one subject and by few samples.
+
+    Args:
+        subjects: int [samples].
+        folds: 2 to the number of subjects.
+
+    Raises:
+        DataError: folds out of range.
+    """
+    of = _speakers(subjects)
+    found, counts = np.unique(of, return_counts=True)
+    if not 2 <= folds <= len(found):
+        raise DataError(f"cannot make {folds} folds of {len(found)} subjects; give 2 to {len(found)}")
+    order = np.random.default_rng(seed).permutation(len(found))
+    order = order[np.argsort(-counts[order], kind="stable")]
+    members: list[list[int]] = [[] for _ in range(folds)]
+    samples = [0] * folds
+    for i in order:
+        fold = min(range(folds), key=lambda f: (len(members[f]), samples[f]))
+        members[fold].append(int(found[i]))
+        samples[fold] += int(counts[i])
+    return [split_speakers(of, group, who="subject") for group in members]
+
+
+def refuse_overlap(who: str = "speaker", /, **sets: ArrayLike) -> None:
+    """Check that no speaker is in two of the named sets: ``refuse_overlap(train=a, test=b)``; messages call one
+    ``who``.
 
     Raises:
         DataError: names the sets and the speakers they share.
@@ -81,7 +111,7 @@ def refuse_overlap(**sets: ArrayLike) -> None:
     for name, values in sets.items():
         for speaker in np.unique(_speakers(values)).tolist():
             if speaker in seen:
-                raise DataError(f"speaker {speaker} is in both {seen[speaker]} and {name}")
+                raise DataError(f"{who} {speaker} is in both {seen[speaker]} and {name}")
             seen[speaker] = name
 
 
