@@ -83,8 +83,8 @@ def check_exportable(net: Network) -> None:
             raise ExportError(f"input {name!r} receives {data['port']!r}; events and counts have an integer form")
     for a, b, key, delay in net.graph.edges(keys=True, data="delay"):
         kind = getattr(net.connection(key), "kind", type(net.connection(key)).__name__)
-        if kind not in ("dense", "per_channel"):
-            raise ExportError(f"connection {key!r} is {kind!r}; only dense and per-channel ones have an integer form")
+        if kind not in ("dense", "per_channel", "copies"):
+            raise ExportError(f"connection {key!r} is {kind!r}; only those that equal a dense one have an integer form")
         if net.connection(key).delay is not None:
             raise ExportError(
                 f"connection {key!r} ({a} -> {b}) has delays of its own for its neurons or pairs, which have no "

@@ -6,13 +6,14 @@ from .files import load_network, network_spec, save_network
 from .losses import firing_rates, rate_loss
 from .memory import LMU, HiPPOLegS, LegendreMemory, legendre_at, legendre_matrices, legendre_system
 from .network import Network, NetworkState, Node, Result
-from .per_channel import PerChannel
+from .per_channel import Copies, PerChannel
 from .readout import READOUTS
 from .schedule import Stage
 
 __all__ = [
     "LMU",
     "READOUTS",
+    "Copies",
     "Delay",
     "DelayWarning",
     "Dense",

@@ -22,7 +22,7 @@ from ..neurons import ProgramNeuron, StepProgram
 from .delay import Delay, delays_of
 from .dense import Dense
 from .network import Network
-from .per_channel import PerChannel
+from .per_channel import Copies, PerChannel
 
 FORMAT = 1
 GRAPH_FILE = "graph.json"
@@ -117,14 +117,14 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         values = _part(tensors, f"populations.{node['name']}.")
         net.population(ProgramNeuron(node["size"], program, values, net.dt, str(node["model"])), name=node["name"])
     for edge in spec["connections"]:
-        if edge["kind"] not in (Dense.kind, PerChannel.kind):
+        if edge["kind"] not in (Dense.kind, PerChannel.kind, Copies.kind):
             raise ConfigError(f"connection {edge['name']!r} is of the unknown kind {edge['kind']!r}")
         own = _part(tensors, f"connections.{edge['name']}.")
         # the shape is compared before anything of the size that the file claims is allocated
         delays = [_delay(spec, own[f"delays.{i}.steps"], net.dt) for i, spec in enumerate(edge.get("delays", ()))]
         sizes = [net.graph.nodes[edge[end]]["size"] for end in ("target", "source")]
         shape = (sizes[0], sizes[1] * (delays[0].parts if delays else 1))
-        shared = edge["kind"] == PerChannel.kind  # its shape is compared when it is connected
+        shared = edge["kind"] != Dense.kind  # its shape is compared when it is connected
         if not shared and tuple(own["weight"].shape) != shape:
             raise ConfigError(
                 f"connection {edge['name']!r} needs weights {shape}, the file has {tuple(own['weight'].shape)}"
@@ -132,7 +132,7 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         if not all(torch.isfinite(tensor).all() for tensor in own.values()):
             raise ConfigError(f"connection {edge['name']!r} has values that are not finite")
         connection = (
-            PerChannel(own["matrix"], bias=edge["bias"] is True, dropout=edge["dropout"])
+            _from_matrix(edge, own["matrix"])
             if shared
             else Dense(
                 bias=edge["bias"] is True,
@@ -153,6 +153,14 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         net.readout(spec["readout"]["population"], spec["readout"]["kind"])
     net.schedule()
     return net.eval()
+
+
+def _from_matrix(edge: Mapping[str, Any], matrix: Tensor) -> PerChannel | Copies:
+    bias, dropout = edge["bias"] is True, edge["dropout"]
+    if edge["kind"] == PerChannel.kind:
+        return PerChannel(matrix, bias=bias, dropout=dropout)
+    targets, sources = edge["copies"]
+    return Copies(matrix, targets, sources, learn=False, bias=bias, dropout=dropout)
 
 
 def _delay(spec: Mapping[str, Any], steps: Tensor, dt: float) -> Delay:

@@ -94,6 +94,39 @@ def test_exports() -> None:
     assert spikes[0].any()
 
 
+def test_a_matrix_for_every_channel() -> None:
+    own = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(5))
+    net = rv.Network()
+    x, y = net.input(12), net.population(rv.Integrator(6))
+    net.connect(x, y, rv.PerChannel(own), name="c")
+    assert torch.equal(net.connection("c").weight, torch.block_diag(*own))
+    with pytest.raises(ConfigError, match="needs populations of 3 x 2 and 3 x 4 neurons; they have 6 and 6"):
+        net.connect(y, y, rv.PerChannel(own))
+
+
+def test_copies_average_and_share(tmp_path: Path) -> None:
+    """Three copies of each of two sources, two of each of four targets: the mean goes to all, and to files."""
+    matrix = torch.randn(4, 2, generator=torch.Generator().manual_seed(6))
+    net = rv.Network()
+    x, y = net.input(6), net.population(rv.Integrator(8, tau_mem=1e-3), name="y")
+    net.connect(x, y, rv.Copies(matrix, targets=2, sources=3), name="c")
+    net.readout(y, "last")
+    sent = torch.rand(1, 1, 6)
+    out = net(sent).output[0]
+    torch.testing.assert_close(out[::2], out[1::2], rtol=0, atol=0)
+    torch.testing.assert_close(out[::2], matrix @ sent[0, 0].reshape(2, 3).mean(1))
+    assert net.count_parameters() == 8
+    save_network(net, tmp_path)
+    assert network_spec(load_network(tmp_path)) == network_spec(net)
+    assert torch.equal(load_network(tmp_path)(sent).output[0], out)
+    with pytest.raises(
+        ConfigError, match="with 2 and 2 copies needs populations of 8 and 4 neurons; they have 8 and 6"
+    ):
+        net.connect(x, y, rv.Copies(matrix, targets=2, sources=2))
+    with pytest.raises(ConfigError, match="sources must be a whole number of copies"):
+        rv.Copies(matrix, sources=0)
+
+
 def test_errors() -> None:
     for wrong in (torch.zeros(3), torch.zeros(0, 2), torch.full((2, 2), float("nan"))):
         with pytest.raises(ConfigError, match="matrix must be finite numbers"):

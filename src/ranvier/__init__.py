@@ -37,7 +37,17 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "fire",
         "reset",
     ),
-    "ranvier.networks": ("Delay", "Dense", "Network", "Node", "PerChannel", "Result", "load_network", "save_network"),
+    "ranvier.networks": (
+        "Copies",
+        "Delay",
+        "Dense",
+        "Network",
+        "Node",
+        "PerChannel",
+        "Result",
+        "load_network",
+        "save_network",
+    ),
     "ranvier.deploy": ("TARGETS", "IntegerNetwork", "quantize", "verify"),
     "ranvier.errors": ("RanvierError",),
 }
