@@ -75,9 +75,7 @@ def read_spsw(path: str | os.PathLike[str] | None = None) -> SensorData:
         executions, classes = archive["execution"].astype(np.int64), [str(n) for n in archive["label_names"]]
     cuts = np.flatnonzero((np.diff(who) != 0) | (np.diff(executions) != 0)) + 1
     recordings = [
-        SensorRecording(
-            values[a:b], labels[a:b], int(subjects[a]), SPSW_RATE, f"s{subjects[a]:02d}_{executions[a]:02d}"
-        )
+        SensorRecording(values[a:b], labels[a:b], int(who[a]), SPSW_RATE, f"s{who[a]:02d}_{executions[a]:02d}")
         for a, b in zip([0, *cuts], [*cuts, len(values)], strict=True)
     ]
     return SensorData(tuple(recordings), AXES, tuple(classes))
