@@ -167,14 +167,15 @@ class Delay(nn.Module):
         self._check()
         at = _Clamp.apply(self.steps, self.low, self.high)
         # on the upper bound too there is a tap below, or the delay would have no gradient there
-        below = at.detach().floor().clamp(max=max(self.low, self.high - 1))
+        below = at.detach().floor().clamp_(max=max(self.low, self.high - 1))
         width = float(self.width)
         linear = self.kernel == "linear" or self.phase == "rounded"
         reach = 1 if linear else _reach(self.kernel, width)
-        ahead = torch.arange(1 - reach, reach + 1, dtype=at.dtype, device=at.device)
-        offsets = below + ahead.reshape(-1, *(1,) * at.ndim)
+        ahead = torch.arange(1 - reach, reach + 1, device=at.device)
+        offsets = below.long() + ahead.reshape(-1, *(1,) * at.ndim)
         if linear:
-            gains = torch.stack([1.0 - (at - below), at - below])
+            upper = at - below
+            gains = torch.stack([1.0 - upper, upper])
         else:
             distance = (offsets - at) / (width if self.kernel == "gaussian" else 1.0 + width)
             gains = torch.exp(-0.5 * distance**2) if self.kernel == "gaussian" else torch.relu(1.0 - distance.abs())
@@ -182,7 +183,7 @@ class Delay(nn.Module):
             gains = gains / gains.sum(0, keepdim=True)
         if self.phase == "rounded":
             gains = gains + ((offsets == at.detach().round()).to(gains) - gains).detach()
-        return Taps(self.kind, offsets.long().clamp(self.low, self.high), gains, self.low, self.high, self.parts)
+        return Taps(self.kind, offsets.clamp_(self.low, self.high), gains, self.low, self.high, self.parts)
 
     def _check(self) -> None:
         if not torch.isfinite(self.steps).all():
