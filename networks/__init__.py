@@ -3,6 +3,7 @@
 from .delay import Delay, DelayWarning, delay_schedule, delays_of
 from .dense import Dense
 from .files import load_network, network_spec, save_network
+from .l2mu import L2MU, memory_matrices, published_l2mu, sensor_input
 from .losses import firing_rates, rate_loss
 from .memory import LMU, HiPPOLegS, LegendreMemory, legendre_at, legendre_matrices, legendre_system
 from .network import Network, NetworkState, Node, Result
@@ -11,6 +12,7 @@ from .readout import READOUTS
 from .schedule import Stage
 
 __all__ = [
+    "L2MU",
     "LMU",
     "READOUTS",
     "Copies",
@@ -32,7 +34,10 @@ __all__ = [
     "legendre_matrices",
     "legendre_system",
     "load_network",
+    "memory_matrices",
     "network_spec",
+    "published_l2mu",
     "rate_loss",
     "save_network",
+    "sensor_input",
 ]
