@@ -265,6 +265,10 @@ def _samples(time: float, rate: float, name: str) -> int:
     return count
 
 
+ZERO = 128
+"""The byte that stands for 0 in :meth:`Normalizer.to_bytes`."""
+
+
 @dataclass(frozen=True)
 class Normalizer:
     """What brings each axis to mean 0 and deviation 1, and whom it was fitted on.
@@ -272,59 +276,58 @@ class Normalizer:
     Attributes:
         mean, scale: float32 [axes]; scale is 1 for an axis that never changes.
         subjects: the people whose windows gave them.
-        levels: the result is rounded to whole multiples of 1/levels and saturates at 127/levels, so that it is an
-            8-bit integer on a device; 0 leaves it as it is.
     """
 
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
     subjects: tuple[int, ...]
-    levels: int = 0
 
     @classmethod
-    def fit(cls, windows: SensorWindows, levels: int = 0) -> Normalizer:
+    def fit(cls, windows: SensorWindows) -> Normalizer:
         """From all samples of ``windows``, which should be those of training subjects.
 
         Raises:
-            ConfigError: levels outside 0 to 127. SensorError: no window.
+            SensorError: no window.
         """
-        if not 0 <= levels <= 127:
-            raise ConfigError(f"levels must be between 0 and 127, got {levels}")
         if not len(windows):
             raise SensorError("there is no window to fit the normalisation on")
         flat = windows.x.reshape(-1, windows.x.shape[2]).astype(np.float64)
         deviation = flat.std(0)
         scale = np.where(deviation > 0, deviation, 1.0).astype(np.float32)
-        subjects = tuple(int(s) for s in np.unique(windows.subjects))
-        return cls(flat.mean(0).astype(np.float32), scale, subjects, levels)
+        return cls(flat.mean(0).astype(np.float32), scale, tuple(int(s) for s in np.unique(windows.subjects)))
 
     def apply(self, windows: SensorWindows) -> SensorWindows:
         """``windows`` with normalised values."""
-        x = (windows.x - self.mean) / self.scale
-        if self.levels:
-            x = np.clip(np.rint(x * self.levels), -127, 127) / np.float32(self.levels)
-        return replace(windows, x=x.astype(np.float32))
+        return replace(windows, x=((windows.x - self.mean) / self.scale).astype(np.float32))
+
+    def to_bytes(self, x: NDArray[np.float32], levels: int) -> NDArray[np.uint8]:
+        """Values [..., axes] in the sensors' units as a device reads them: a normalised z is 128 + round(levels z), cut
+        to 0 to 255.
+
+        Raises:
+            ConfigError: levels outside 1 to 127.
+        """
+        if not 1 <= levels <= 127:
+            raise ConfigError(f"levels must be between 1 and 127, got {levels}")
+        return np.clip(np.rint((x - self.mean) / self.scale * levels) + ZERO, 0, 255).astype(np.uint8)
 
 
-def train_test(
-    windows: SensorWindows, test: Iterable[int], levels: int = 0
-) -> tuple[SensorWindows, SensorWindows, Normalizer]:
+def train_test(windows: SensorWindows, test: Iterable[int]) -> tuple[SensorWindows, SensorWindows, Normalizer]:
     """Windows of all subjects but ``test``, and those of ``test``, both normalised by numbers from the first alone.
 
     Raises:
         DataError: a subject has no window, or a side is empty.
     """
     parts: Split = split_speakers(windows.subjects, test, who="subject")
-    train, held = windows.take(parts.train), windows.take(parts.test)
-    return (*normalised(train, held, levels), Normalizer.fit(train, levels))
+    return normalised(windows.take(parts.train), windows.take(parts.test))
 
 
-def normalised(train: SensorWindows, test: SensorWindows, levels: int = 0) -> tuple[SensorWindows, SensorWindows]:
-    """Both sets normalised by numbers fitted on ``train``.
+def normalised(train: SensorWindows, test: SensorWindows) -> tuple[SensorWindows, SensorWindows, Normalizer]:
+    """Both sets normalised by numbers fitted on ``train``, and those numbers.
 
     Raises:
         DataError: a subject is in both (named). SensorError: ``train`` is empty.
     """
     refuse_overlap("subject", train=train.subjects, test=test.subjects)
-    by = Normalizer.fit(train, levels)
-    return by.apply(train), by.apply(test)
+    by = Normalizer.fit(train)
+    return by.apply(train), by.apply(test), by

@@ -26,6 +26,7 @@ from ..neurons.surrogate import SURROGATES
 
 FORMAT = 1
 CONFIG_FILE = "config.yaml"
+SENSOR_SOURCES = ("spsw", "seglearn", "wisdm", "uci_har")
 NEURONS = ("LIF", "CuBaLIF", "ALIF", "AdLIF")
 
 
@@ -50,8 +51,14 @@ class DataConfig:
 
     source: str = opt(
         "digits",
-        "digits (Ranvier Digits, packaged) or files (SHD's HDF5 layout: see train and test)",
-        ("digits", "files"),
+        "digits (Ranvier Digits, packaged), files (SHD's HDF5 layout: see train and test), or sensors: spsw, seglearn, "
+        "wisdm, uci_har",
+        ("digits", "files", *SENSOR_SOURCES),
+    )
+    root: str = opt("", "where the recordings of a sensor source lie; empty: where they usually do")
+    stride: float = opt(250.0, "distance of the starts of windows of a sensor source, in ms", low=1)
+    levels: int = opt(
+        32, "a normalised sensor value z becomes the byte 128 + round(levels z), which saturates", low=1, high=127
     )
     train: list[str] = opt([], "files to train on, for source=files")
     test: list[str] = opt([], "files to test on, for source=files")
@@ -97,12 +104,24 @@ class AugmentConfig:
     time_earlier: float = opt(0.0, "largest shift to earlier times, in ms", low=0)
     time_mask: float = opt(0.0, "longest silenced stretch of time, in ms", low=0)
     drop: float = opt(0.0, "largest share of events deleted; the share is drawn per sample", low=0, high=1)
+    rotation: float = opt(0.0, "sensors: deviation of a random turn of the device, in degrees", low=0, high=180)
+    sensor_gain: float = opt(0.0, "sensors: largest change of a sensor's scale (0.2: by 1.2 or 1/1.2)", low=0, high=3)
+    sensor_noise: float = opt(0.0, "sensors: deviation of white noise, in deviations of the axis", low=0, high=3)
 
 
 @dataclass
 class ModelConfig:
     """A recurrent spiking network: input, hidden populations, a non-spiking readout."""
 
+    block: str = opt(
+        "recurrent", "what lies between input and readout: recurrent populations, or l2mu (har)", ("recurrent", "l2mu")
+    )
+    channels: int = opt(8, "l2mu: independent memories", low=1)
+    order: int = opt(6, "l2mu: coefficients of each memory", low=1)
+    theta: float = opt(1000.0, "l2mu: what each memory remembers, in ms", low=0.01)
+    copies: int = opt(2, "l2mu: neurons for each value in the memory", low=1)
+    memory: str = opt("sigma_delta", "l2mu: kind of the memory", ("sigma_delta", "spiking"))
+    sensor: int = opt(0, "l2mu: spiking neurons for each axis of the input; 0: it reads the axes themselves", low=0)
     neuron: str = opt("AdLIF", "model of the hidden neurons", NEURONS)
     hidden: list[int] = opt([128], "sizes of the hidden populations, in order", low=1)
     recurrent: bool = opt(True, "connect each hidden population to itself, one step later")

@@ -34,7 +34,7 @@ from ..datasets.equalise import equalised
 from ..datasets.shd import EventSource
 from ..datasets.splits import hold_out, refuse_overlap, split_speakers
 from ..errors import ConfigError, DataError
-from .config import AugmentConfig, Config
+from .config import SENSOR_SOURCES, AugmentConfig, Config
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,10 @@ def load_test(config: Config) -> Split:
     Raises:
         DataError: a file is missing or damaged, or a test speaker has no sample.
     """
+    if config.data.source in SENSOR_SOURCES:
+        from .har_data import load_test as load_sensors
+
+        return load_sensors(config)
     if not config.data.test_speakers:
         return _open(config, "test")
     whole = _open(config, "all")
@@ -174,6 +178,10 @@ def load_training(config: Config) -> tuple[Split, Split | None]:
     Raises:
         DataError: a file is missing or damaged, or no training speaker would be left.
     """
+    if config.data.source in SENSOR_SOURCES:
+        from .har_data import load_training as load_sensors
+
+        return load_sensors(config)
     if config.data.test_speakers:
         whole = _open(config, "all")
         whole = whole.take(split_speakers(whole.speakers, config.data.test_speakers).train)

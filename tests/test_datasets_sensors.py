@@ -224,16 +224,19 @@ def test_normalisation_knows_training_subjects_only() -> None:
     np.testing.assert_array_equal(train_test(moved, [3])[2].mean, by.mean)
 
 
-def test_normalised_levels_are_8_bit_integers() -> None:
+def test_bytes_of_a_device() -> None:
     windows = cut_windows(people(4), 1000, 500)
-    made = Normalizer.fit(windows, levels=32).apply(windows).x * 32
-    np.testing.assert_array_equal(made, np.rint(made))
-    assert np.abs(made).max() <= 127
-    plain = Normalizer.fit(windows).apply(windows).x
-    inside = np.abs(plain) < 3.9
-    np.testing.assert_allclose(made[inside] / 32, plain[inside], atol=1 / 64 + 1e-6)
-    with pytest.raises(ConfigError, match="levels"):
-        Normalizer.fit(windows, levels=128)
+    by = Normalizer.fit(windows)
+    made = by.to_bytes(windows.x, 32)
+    z = by.apply(windows).x
+    inside = np.abs(z) < 3.9
+    assert made.dtype == np.uint8 and inside.mean() > 0.99
+    np.testing.assert_allclose((made[inside] - 128.0) / 32, z[inside], atol=1 / 64 + 1e-6)
+    far = by.mean + by.scale * np.array([[-50.0], [50.0]], np.float32)
+    assert by.to_bytes(far, 32).tolist() == [[0, 0], [255, 255]]
+    for levels in (0, 128):
+        with pytest.raises(ConfigError, match="levels"):
+            by.to_bytes(windows.x, levels)
     with pytest.raises(SensorError, match="no window"):
         Normalizer.fit(windows.take([]))
 

@@ -1,0 +1,177 @@
+"""The data of a run on body-worn sensors: windows of training, validation and test subjects.
+
+A network reads normalised values, each a whole multiple of 1/levels: those that the bytes of a device stand for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..datasets import (
+    Normalizer,
+    SensorData,
+    SensorWindows,
+    cut_windows,
+    hold_out,
+    read_sensors,
+    refuse_overlap,
+    split_speakers,
+)
+from ..datasets.sensors import ZERO
+from ..errors import ConfigError
+from .config import SENSOR_SOURCES, AugmentConfig, Config, DataConfig
+from .data import Batch
+
+
+@dataclass(frozen=True)
+class SensorSplit:
+    """Labelled windows of a run; what ``data.Split`` is for counts.
+
+    Attributes:
+        windows: in the sensors' units. by: the normalisation, fitted on training subjects.
+        levels: see ``Normalizer.to_bytes``.
+    """
+
+    windows: SensorWindows
+    by: Normalizer
+    levels: int
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def channels(self) -> int:
+        return self.windows.x.shape[2]
+
+    @property
+    def steps(self) -> int:
+        return self.windows.x.shape[1]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.windows.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.windows.labels
+
+    @property
+    def speakers(self) -> np.ndarray:
+        """The subjects."""
+        return self.windows.subjects
+
+    @property
+    def flat(self) -> NDArray[np.float64]:
+        """Normalised windows [N, T * axes], for a classifier without time."""
+        return self.by.apply(self.windows).x.reshape(len(self), -1).astype(np.float64)
+
+    def take(self, chosen: np.ndarray) -> SensorSplit:
+        """The windows ``chosen``: indices, or a mask [N]."""
+        return replace(self, windows=self.windows.take(chosen))
+
+    def batch(
+        self, rows: np.ndarray, rng: torch.Generator | None = None, augment: AugmentConfig | None = None
+    ) -> Batch:
+        """The windows ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
+        x, labels = self.windows.batch(rows)
+        if rng is not None and augment is not None:
+            x = augmented(x, augment, torch.from_numpy(self.by.scale), rng)
+        values = (torch.from_numpy(self.by.to_bytes(x.numpy(), self.levels)).float() - ZERO) / self.levels
+        return Batch(values, torch.nn.functional.one_hot(labels, len(self.classes)).float())
+
+
+def augmented(x: Tensor, augment: AugmentConfig, scale: Tensor, rng: torch.Generator) -> Tensor:
+    """Windows [T, B, axes], changed as another wearing of the device would.
+
+    ``rotation`` turns every three axes of a sample about one random axis by a normal angle, all sensors alike;
+    ``sensor_gain`` scales each sensor; ``sensor_noise`` adds white noise in units of ``scale`` [axes].
+
+    Raises:
+        ConfigError: a rotation of axes that do not come in threes.
+    """
+    batch, axes = x.shape[1:]
+    if (augment.rotation or augment.sensor_gain) and axes % 3:
+        raise ConfigError(f"augment.rotation and sensor_gain need axes in threes (x, y, z); there are {axes}")
+    sensors = x.unflatten(2, (-1, 3)) if axes % 3 == 0 else x.unsqueeze(-1)
+    if augment.rotation:
+        turn = _rotations(batch, math.radians(augment.rotation), rng)
+        sensors = torch.einsum("tbsj,bij->tbsi", sensors, turn)
+    if augment.sensor_gain:
+        draw = 2 * torch.rand(batch, sensors.shape[2], generator=rng) - 1
+        sensors = sensors * (1 + augment.sensor_gain) ** draw.unsqueeze(-1)
+    x = sensors.flatten(2)
+    if augment.sensor_noise:
+        x = x + augment.sensor_noise * scale * torch.randn(x.shape, generator=rng)
+    return x
+
+
+def _rotations(number: int, deviation: float, rng: torch.Generator) -> Tensor:
+    """Random rotation matrices [B, 3, 3] by Rodrigues' formula; the angle, in radians, is normal."""
+    axis = torch.nn.functional.normalize(torch.randn(number, 3, generator=rng), dim=1)
+    angle = (deviation * torch.randn(number, generator=rng)).view(-1, 1, 1)
+    zero = torch.zeros(number)
+    a, b, c = axis.T
+    cross = torch.stack([zero, -c, b, c, zero, -a, -b, a, zero], 1).view(-1, 3, 3)
+    return torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * cross @ cross
+
+
+@lru_cache(maxsize=2)
+def _read(source: str, root: str) -> SensorData:
+    return read_sensors(source, root)
+
+
+@lru_cache(maxsize=2)
+def _windows(source: str, root: str, window: float, stride: float, rate: float) -> SensorWindows:
+    return cut_windows(_read(source, root), window, stride, rate=rate)
+
+
+def windows_of(data: DataConfig) -> SensorWindows:
+    """All windows of ``data.source``, at one sample every ``data.dt`` ms; kept in memory.
+
+    Raises:
+        ConfigError: not a sensor source, or a window that is no whole number of steps. DataError: as its reader.
+    """
+    if data.source not in SENSOR_SOURCES:
+        raise ConfigError(f"data.source={data.source} is no sensor data; there are {', '.join(SENSOR_SOURCES)}")
+    return _windows(data.source, data.root, data.window, data.stride, 1000 / data.dt)
+
+
+def _sides(config: Config) -> tuple[SensorWindows, SensorWindows]:
+    whole = windows_of(config.data)
+    if not config.data.test_speakers:
+        raise ConfigError("sensor data has no test set of its own; name its subjects: data.test_speakers=[1,2]")
+    parts = split_speakers(whole.subjects, config.data.test_speakers, who="subject")
+    return whole.take(parts.train), whole.take(parts.test)
+
+
+def _training(config: Config) -> tuple[SensorWindows, SensorWindows | None]:
+    train, test = _sides(config)
+    refuse_overlap("subject", train=train.subjects, test=test.subjects)
+    if not config.data.validation_speakers:
+        return train, None
+    parts = hold_out(train.subjects, config.data.validation_speakers, config.training.seed)
+    return train.take(parts.train), train.take(parts.test)
+
+
+def load_training(config: Config) -> tuple[SensorSplit, SensorSplit | None]:
+    """Training and validation windows; the validation subjects are drawn from the training subjects by the seed.
+
+    Raises:
+        DataError: no training subject would be left, or as the reader. ConfigError: no test subject is named.
+    """
+    train, valid = _training(config)
+    by = Normalizer.fit(train)
+    levels = config.data.levels
+    return SensorSplit(train, by, levels), None if valid is None else SensorSplit(valid, by, levels)
+
+
+def load_test(config: Config) -> SensorSplit:
+    """The windows of ``data.test_speakers``, normalised by what training saw. Errors as for :func:`load_training`."""
+    return SensorSplit(_sides(config)[1], Normalizer.fit(_training(config)[0]), config.data.levels)
