@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .arrivals import IntConnection
 from .artefact import contract, default_vectors, write_all
 from .c_harness import replay, self_test, vectors
 from .c_text import array, banner, expression, literal, operand, storage, width
@@ -42,6 +43,7 @@ class CPrinter:
         self.sizes = {n.name: n.size for n in (*inet.inputs, *inet.populations)}
         self.binary = {i.name: True for i in inet.inputs} | {p.name: p.program.binary for p in inet.populations}
         self.ports = {i.name: i for i in inet.inputs}
+        self.scratch = max((p.size for p in inet.populations if p.depth == 1), default=0)
 
     def files(self, samples: np.ndarray | Mapping[str, np.ndarray] | None) -> dict[str, str]:
         n = self.name
@@ -88,7 +90,13 @@ class CPrinter:
                 f"    uint8_t before_{self.node[source]}[{self.sizes[source]}]; /* its output in the step before */"
             )
         lines.append(f"    int64_t readout[{out_width}];")
-        lines.append(f"    int32_t acc[{max(p.size for p in inet.populations)}]; /* scratch */")
+        for p in inet.populations:
+            if p.depth > 1:
+                ring = f"{storage(*p.program.acc)} ring_{self.node[p.name]}_r[{p.depth * p.size}]"
+                lines.append(f"    {ring}; /* what arrives in this step and in the {p.depth - 1} after it */")
+                lines.append(f"    int32_t slot_{self.node[p.name]}_r; /* this step's slot of the ring */")
+        if self.scratch:
+            lines.append(f"    int32_t acc[{self.scratch}]; /* scratch */")
         lines += [f"}} {n}_state;", "", "/* The input of one step. */", "typedef struct {"]
         lines += [
             f"    uint8_t {self.node[i.name]}[{i.size}]; /* {'events: 0 or 1' if i.binary else 'counts: 0 to 255'} */"
@@ -131,6 +139,12 @@ class CPrinter:
             for c in p.connections:
                 lines += [f"/* {c.name}: one row of {p.size} targets for each of {self.sizes[c.source]} sources */"]
                 lines += array(f"static const int8_t w_{self.link[c.name]}[{c.weights.size}]", c.weights.T.reshape(-1))
+                for kind, steps in c.delays.items():
+                    if kind != "uniform" and p.depth > 1:
+                        lines.append(f"/* its {kind} delays in steps */")
+                        name = f"delay_{kind}_{self.link[c.name]}"
+                        flat = steps.T.reshape(-1)
+                        lines += array(f"static const uint{8 * steps.itemsize}_t {name}[{steps.size}]", flat)
             for t in p.program.tables:
                 lines += array(
                     f"static const {storage(t.lo, t.hi)} {self.table_name(p, t.name)}[{p.size}]", p.table(t.name)
@@ -142,6 +156,8 @@ class CPrinter:
                     )
         lines += self.helpers()
         for p in self.inet.populations:
+            for c in p.connections if p.depth > 1 else ():
+                lines += self.send(p, c)
             lines += self.update(p)
         return "\n".join([*lines, *self.reset(), *self.step(), *self.classes(), ""])
 
@@ -171,7 +187,7 @@ class CPrinter:
                     "}",
                     "",
                 ]
-        sources = {c.source for p in self.inet.populations for c in p.connections}
+        sources = {c.source for p in self.inet.populations if p.depth == 1 for c in p.connections}
         if sources:
             # A spike adds its row; a silent source costs one comparison.
             counted = any(s in self.ports and not self.ports[s].binary for s in sources)
@@ -194,13 +210,48 @@ class CPrinter:
                     ]
         return lines
 
+    def send(self, p: IntPopulation, c: IntConnection) -> list[str]:
+        """A connection into a ring: one form for every delay; only where it is read differs."""
+        link, ring = self.link[c.name], f"state->ring_{self.node[p.name]}_r"
+        outer = [f"state->slot_{self.node[p.name]}_r"]
+        outer += [str(int(c.delays["uniform"][0]))] if "uniform" in c.delays else []
+        outer += [f"delay_axonal_{link}[j]"] if "axonal" in c.delays else []
+        inner = ["slot"]
+        inner += [f"delay_dendritic_{link}[i]"] if "dendritic" in c.delays else []
+        inner += [f"delay_synaptic_{link}[j * {p.size} + i]"] if "synaptic" in c.delays else []
+        term = "row[i] * (int32_t)source[j]" if self.counted(c.source) else "row[i]"
+        wrap = f" - (at < {p.depth} ? 0 : {p.depth})" if c.reach else ""
+        return [
+            f"static void send_{link}({self.name}_state *state, const uint8_t *source)",
+            "{",
+            "    int32_t i, j;",
+            f"    const int8_t *row = w_{link};",
+            f"    for (j = 0; j < {self.sizes[c.source]}; ++j, row += {p.size}) {{",
+            "        if (source[j] != 0) {",
+            f"            const int32_t slot = {' + '.join(outer)};",
+            f"            for (i = 0; i < {p.size}; ++i) {{",
+            f"                const int32_t at = {' + '.join(inner)};",
+            f"                {storage(*p.program.acc)} *acc = {ring} + (at{wrap}) * {p.size} + i;",
+            f"                *acc = ({storage(*p.program.acc)})(*acc + {term});",
+            "            }",
+            "        }",
+            "    }",
+            "}",
+            "",
+        ]
+
+    def counted(self, source: str) -> bool:
+        return source in self.ports and not self.ports[source].binary
+
     def update(self, p: IntPopulation) -> list[str]:
         n, program = self.name, p.program
         used = {a for op in program.ops for a in op.args} | {*program.next_state.values(), program.output}
         local: dict[str, str] = {ACC: "acc"}
         body: list[str] = []
         if ACC in used:
-            body.append("const int32_t acc = state->acc[i];")
+            body.append(f"const int32_t acc = {'state->acc' if p.depth == 1 else 'arrived'}[i];")
+        if p.depth > 1:
+            body.append("arrived[i] = 0;")
         for s in program.states:
             local[s.name] = f"s_{self.state[p.name][s.name]}"
             if s.name in used:
@@ -227,14 +278,19 @@ class CPrinter:
                 body.append(f"if ({value} > state->readout[i]) {{ state->readout[i] = {value}; }}")
             else:
                 body.append(f"state->readout[i] = {value};")
+        ring, slot = f"state->ring_{self.node[p.name]}_r", f"state->slot_{self.node[p.name]}_r"
+        arrived = [f"    {storage(*p.program.acc)} *arrived = {ring} + {slot} * {p.size};"]
+        onward = [f"    {slot} = {slot} == {p.depth - 1} ? 0 : {slot} + 1;"]
         return [
             f"/* {p.name}: {p.model} */",
             f"static void update_{self.node[p.name]}({n}_state *state, {n}_out *out)",
             "{",
             "    int32_t i;",
+            *(arrived if p.depth > 1 else ()),
             f"    for (i = 0; i < {p.size}; ++i) {{",
             *(f"        {line}" for line in body),
             "    }",
+            *(onward if p.depth > 1 else ()),
             "}",
             "",
         ]
@@ -257,23 +313,34 @@ class CPrinter:
         for source in self.inet.delayed:
             fill(f"state->before_{self.node[source]}", self.sizes[source], "0")
         fill("state->readout", self.sizes[self.inet.readout[0]], literal(int(self.inet.readout_start()[0])))
-        fill("state->acc", max(p.size for p in self.inet.populations), "0")
+        for p in self.inet.populations:
+            if p.depth > 1:
+                fill(f"state->ring_{self.node[p.name]}_r", p.depth * p.size, "0")
+                lines.append(f"    state->slot_{self.node[p.name]}_r = 0;")
+        if self.scratch:
+            fill("state->acc", self.scratch, "0")
         return [*lines, "}", ""]
 
     def step(self) -> list[str]:
         n = self.name
-        lines = [f"void {n}_step({n}_state *state, const {n}_in *in, {n}_out *out)", "{", "    int32_t i;"]
+        lines = [f"void {n}_step({n}_state *state, const {n}_in *in, {n}_out *out)", "{"]
+        if self.scratch or self.inet.delayed:
+            lines.append("    int32_t i;")
         if not any(c.source in self.ports for p in self.inet.populations for c in p.connections):
             lines.append("    (void)in;")
         for p in self.inet.populations:
-            lines.append(f"    for (i = 0; i < {p.size}; ++i) {{ state->acc[i] = 0; }}")
+            if p.depth == 1:
+                lines.append(f"    for (i = 0; i < {p.size}; ++i) {{ state->acc[i] = 0; }}")
             for c in p.connections:
                 source = (
                     f"state->before_{self.node[c.source]}"
                     if c.delay
                     else f"{'in' if c.source in self.ports else 'out'}->{self.node[c.source]}"
                 )
-                how = "counts" if c.source in self.ports and not self.ports[c.source].binary else "spikes"
+                if p.depth > 1:
+                    lines.append(f"    send_{self.link[c.name]}(state, {source});")
+                    continue
+                how = "counts" if self.counted(c.source) else "spikes"
                 lines.append(
                     f"    add_{how}(state->acc, {p.size}, {source}, {self.sizes[c.source]}, w_{self.link[c.name]});"
                 )

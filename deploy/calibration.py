@@ -54,10 +54,10 @@ def _observe(net: Network, name: str, sequences: Mapping[str, Tensor], valid: Te
     program, values = neuron.program(net.dt), neuron.values(net.dt)
     current = torch.zeros_like(sequences[name])
     for source, _, key, delay in net.graph.in_edges(name, keys=True, data="delay"):
-        sent = sequences[source]
-        if delay:
-            sent = torch.cat([torch.zeros_like(sent[:delay]), sent])[: len(current)]
-        current = current + net.connection(key)(sent)
+        sent, connection = sequences[source], net.connection(key)
+        if delay and not len(connection.delays):  # a connection with delays of its own moves what it is sent
+            sent = torch.cat([sent.new_zeros(delay, *sent.shape[1:]), sent])[: len(current)]
+        current = current + connection(sent)
     start = net.initial_state(current.shape[1]).get(name, {})
     state = {s: start[s] for s in program.states}
     magnitude: dict[str, float] = {}

@@ -12,9 +12,10 @@ import numpy as np
 
 from ..errors import DataError, ExportError
 from ..files import atomic_path
+from .arrivals import IntConnection, Ring
 from .program import IntProgram
 
-FORMAT = 1
+FORMAT = 2
 MAX_STEPS = (1 << 24) - 1
 """Steps between two resets: a sum over this many steps of a 32-bit output fits the 64-bit readout."""
 READOUTS = ("sum", "max", "last")
@@ -34,16 +35,6 @@ class IntInput:
 
 
 @dataclass(frozen=True)
-class IntConnection:
-    """``weights`` int8 [N_target, N_source]; ``delay`` is 0 or 1 step."""
-
-    name: str
-    source: str
-    delay: int
-    weights: np.ndarray
-
-
-@dataclass(frozen=True)
 class IntPopulation:
     """A population: its connections, its program, and per neuron its tables and initial states."""
 
@@ -58,6 +49,11 @@ class IntPopulation:
     def table(self, name: str) -> np.ndarray:
         """A table as int64 [N]."""
         return np.broadcast_to(self.tables[name], (self.size,))
+
+    @property
+    def depth(self) -> int:
+        """Slots of the ring of accumulators; 1 where nothing arrives later than it is sent."""
+        return 1 + max((c.reach for c in self.connections), default=0)
 
     def start(self, state: str) -> np.ndarray:
         """A state's initial value as int64 [N]."""
@@ -91,16 +87,18 @@ class IntegerNetwork:
         sizes = {n.name: n.size for n in (*self.inputs, *self.populations)}
         if self.readout[1] not in READOUTS or self.readout[0] not in {p.name for p in self.populations}:
             raise ExportError(f"integer network: unknown readout {self.readout}")
+        ready = {i.name for i in self.inputs}
         for population in self.populations:
             for c in population.connections:
-                if c.delay not in (0, 1):
+                if c.source not in sizes:
+                    raise ExportError(f"connection {c.name!r} comes from {c.source!r}, which the network does not have")
+                c.check(sizes[c.source], population.size, population.program.acc)
+                if c.delay == 0 and c.source not in ready:
                     raise ExportError(
-                        f"connection {c.name!r} has a delay of {c.delay} steps; 0 and 1 have an integer form"
+                        f"connection {c.name!r} reads this step's output of {c.source!r}, which runs after "
+                        f"{population.name!r}"
                     )
-                if c.weights.dtype != np.int8 or c.weights.shape != (population.size, sizes[c.source]):
-                    raise ExportError(
-                        f"connection {c.name!r}: weights must be int8 [{population.size}, {sizes[c.source]}]"
-                    )
+            ready.add(population.name)
 
     def population(self, name: str) -> IntPopulation:
         return next(p for p in self.populations if p.name == name)
@@ -148,7 +146,7 @@ class IntegerNetwork:
         ends = checked_lengths(lengths, steps, batch)
         # Sums of 8-bit weights times 8-bit values stay below 2^31 (proved at export), so that float64 products are
         # exact.
-        weights = {c.name: c.weights.T.astype(np.float64) for p in self.populations for c in p.connections}
+        rings = {p.name: Ring(p.connections, p.depth, batch, p.size) for p in self.populations}
         tables = {p.name: {t: p.table(t) for t in p.tables} for p in self.populations}
         state = {p.name: {s: np.tile(p.start(s), (batch, 1)) for s in p.initial} for p in self.populations}
         now: dict[str, np.ndarray] = {n.name: np.zeros((batch, n.size)) for n in (*self.inputs, *self.populations)}
@@ -164,10 +162,9 @@ class IntegerNetwork:
             for port, value in stimuli.items():
                 now[port] = value[k].astype(np.float64)
             for p in self.populations:
-                acc = np.zeros((batch, p.size))
                 for c in p.connections:
-                    acc += (before if c.delay else now)[c.source] @ weights[c.name]
-                following, out = p.program.run(state[p.name], acc.astype(np.int64), tables[p.name])
+                    rings[p.name].send(k, c.name, (before if c.delay else now)[c.source])
+                following, out = p.program.run(state[p.name], rings[p.name].take(k), tables[p.name])
                 now[p.name] = out.astype(np.float64)
                 state[p.name] = {s: np.where(alive, v, state[p.name][s]) for s, v in following.items()}
                 outputs[p.name][k] = np.where(alive, out, 0)
@@ -188,9 +185,10 @@ class IntegerNetwork:
         for p in self.populations:
             for c in p.connections:
                 arrays[f"weights.{c.name}"] = c.weights
+                arrays |= {f"delays.{c.name}.{kind}": steps for kind, steps in c.delays.items()}
             arrays |= {f"table.{p.name}.{n}": v for n, v in p.tables.items()}
             arrays |= {f"initial.{p.name}.{n}": v for n, v in p.initial.items()}
-            links = [[c.name, c.source, c.delay] for c in p.connections]
+            links = [[c.name, c.source, c.delay, list(c.delays)] for c in p.connections]
             populations.append(
                 {"name": p.name, "size": p.size, "model": p.model, "connections": links, "program": p.program.to_json()}
             )
@@ -220,7 +218,12 @@ class IntegerNetwork:
                 arrays = {n: file[n] for n in file.files}
             populations = []
             for p in data["populations"]:
-                links = tuple(IntConnection(n, s, int(d), arrays[f"weights.{n}"]) for n, s, d in p["connections"])
+                links = tuple(
+                    IntConnection(
+                        n, s, int(d), arrays[f"weights.{n}"], {kind: arrays[f"delays.{n}.{kind}"] for kind in kinds}
+                    )
+                    for n, s, d, kinds in p["connections"]
+                )
                 program = IntProgram.from_json(p["program"])
                 tables = {t.name: arrays[f"table.{p['name']}.{t.name}"] for t in program.tables}
                 initial = {s.name: arrays[f"initial.{p['name']}.{s.name}"] for s in program.states}

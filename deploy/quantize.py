@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ExportError
-from ..networks import Network
+from ..networks import Network, delays_of
+from .arrivals import IntConnection, lowered_delays
 from .calibration import Recording, make_formats, open_loop_error, record
-from .integer import IntConnection, IntegerNetwork, IntInput, IntPopulation
+from .integer import IntegerNetwork, IntInput, IntPopulation
 from .lowering import Lowered, lower
 from .program import bits_of
 
@@ -81,20 +82,10 @@ def check_exportable(net: Network) -> None:
     for name, data in net.graph.nodes(data=True):
         if data["kind"] == "input" and data["port"] not in ("events", "counts"):
             raise ExportError(f"input {name!r} receives {data['port']!r}; events and counts have an integer form")
-    for a, b, key, delay in net.graph.edges(keys=True, data="delay"):
+    for a, _, key in net.graph.edges(keys=True):
         kind = getattr(net.connection(key), "kind", type(net.connection(key)).__name__)
         if kind not in ("dense", "per_channel", "copies"):
             raise ExportError(f"connection {key!r} is {kind!r}; only those that equal a dense one have an integer form")
-        if net.connection(key).delay is not None:
-            raise ExportError(
-                f"connection {key!r} ({a} -> {b}) has delays of its own for its neurons or pairs, which have no "
-                "integer form yet; export a network whose delays are 0 or 1 step"
-            )
-        if delay > 1:
-            raise ExportError(
-                f"connection {key!r} ({a} -> {b}) has a delay of {delay} steps; delays of 0 and 1 step have an "
-                "integer form"
-            )
         if a in net.populations and net.neuron(a).program(net.dt).output_kind != "binary":
             raise ExportError(
                 f"connection {key!r} carries the real output of {a!r}; only spikes can be a source in integers"
@@ -122,11 +113,13 @@ def _population(net: Network, name: str, recording: Recording, weight_bits: int,
 
 def _weights(net: Network, name: str, weight_bits: int, label: str) -> _Weights:
     """Fold batch norm and bias, and quantise all connections into ``name`` with one scale per target neuron: they meet
-    in one accumulator.
+    in one accumulator. A connection with several taps becomes one for each.
     """
     size = net.neuron(name).size
+    order = [n for stage in net.schedule() for n in stage.populations]
+    earlier = {*net.inputs, *order[: order.index(name)]}
     bias = np.zeros(size)
-    folded: list[tuple[str, str, int, np.ndarray]] = []
+    folded: list[tuple[str, str, int, dict[str, np.ndarray], np.ndarray]] = []
     for source, _, key, delay in net.graph.in_edges(name, keys=True, data="delay"):
         c = net.connection(key)
         w = c.weight.detach().cpu().numpy().astype(np.float64)
@@ -138,18 +131,22 @@ def _weights(net: Network, name: str, weight_bits: int, label: str) -> _Weights:
         if not np.all(np.isfinite(w)) or not np.all(np.isfinite(b)):
             raise ExportError(f"{label}: connection {key!r} has weights that are not finite")
         bias += b
-        folded.append((key, source, delay, w))
+        own = {d.kind: d.whole().cpu().numpy() for d in delays_of(c)}
+        for tap, part in enumerate(np.split(w, c.parts, axis=1)):
+            tables = {kind: np.split(d, c.parts, axis=1)[tap] if kind == "synaptic" else d for kind, d in own.items()}
+            folded.append((key if tap == 0 else f"{key}#{tap + 1}", source, 0 if own else delay, tables, part))
     top = (1 << (weight_bits - 1)) - 1
     peak = np.max([np.abs(w).max(axis=1) for *_, w in folded], axis=0) if folded else np.zeros(size)
     scale = np.where(peak > 0, peak, peak.max() or 1.0) / top
     low, high = np.zeros(size, np.int64), np.zeros(size, np.int64)
     connections = []
-    for key, source, delay, w in folded:
+    for key, source, steps, tables, w in folded:
         whole = np.clip(np.round(w / scale[:, None]), -top, top).astype(np.int8)
         most = 255 if source in net.inputs and net.graph.nodes[source]["port"] == "counts" else 1
         low += most * np.minimum(whole, 0).astype(np.int64).sum(1)
         high += most * np.maximum(whole, 0).astype(np.int64).sum(1)
-        connections.append(IntConnection(key, source, delay, whole))
+        delay, delays = lowered_delays(steps, tables, source in earlier, key)
+        connections.append(IntConnection(key, source, delay, whole, delays))
     acc = (int(low.min()), int(high.max()))
     if acc[0] < -(1 << 31) or acc[1] >= 1 << 31:
         raise ExportError(f"{label}: its accumulator could reach {acc}, beyond 32 bits; it has too many sources")

@@ -47,6 +47,7 @@ class _Printer:
         self.nodes = {n.name: i for i, n in enumerate((*inet.inputs, *inet.populations))}
         self.sizes = {n.name: n.size for n in (*inet.inputs, *inet.populations)}
         self.counts = {i.name for i in inet.inputs if not i.binary}
+        self.rings = [i for i, p in enumerate(inet.populations) if p.depth > 1]
         self.links = [(p, c) for p in inet.populations for c in p.connections]
         self.memories: dict[str, str] = {}
         # the micro-program of a step: ("link", number) and ("update", population), in the order of the populations
@@ -82,6 +83,14 @@ class _Printer:
             )
             d.append(f"  reg signed [7:0] w{i}_q;")
             load.append(f'    $readmemh("{self.memory(f"w{i}", c.weights.T.reshape(-1), 8)}", w{i});')
+            for kind, steps in c.delays.items():
+                if kind != "uniform" and p.depth > 1:
+                    d.append(
+                        f"  reg {bus(steps)} {kind[0]}{i} [0:{steps.size - 1}]; // {c.name}: {kind} delays in steps"
+                    )
+                    d.append(f"  reg {bus(steps)} {kind[0]}{i}_q;")
+                    file = self.memory(f"{kind[0]}{i}", steps.T.reshape(-1), delay_bits(steps))
+                    load.append(f'    $readmemh("{file}", {kind[0]}{i});')
         for node, i in self.nodes.items():
             n = self.sizes[node]
             d.append(
@@ -91,7 +100,15 @@ class _Printer:
                 d.append(f"  reg [7:0] count{i} [0:{2 * n - 1}];")
             d.append(f"  reg [15:0] fired{i}_0, fired{i}_1;")
         for i, p in enumerate(inet.populations):
-            d.append(f"  reg signed [31:0] acc{i} [0:{p.size - 1}]; // {p.name}")
+            if p.depth == 1:
+                d.append(f"  reg signed [31:0] acc{i} [0:{p.size - 1}]; // {p.name}")
+            else:
+                bits = bits_of(*p.program.acc)
+                d.append(
+                    f"  reg signed [{bits - 1}:0] acc{i} [0:{p.depth * p.size - 1}]; // {p.name}: a ring of {p.depth} slots"
+                )
+                d.append(f"  reg [{(p.depth - 1).bit_length() - 1}:0] slot{i}; // this step's")
+                d.append(f"  reg signed [{bits - 1}:0] arrived{i}_q;")
             for j, s in enumerate(p.program.states):
                 d.append(
                     f"  reg signed [{s.bits - 1}:0] s{i}_{j} [0:{p.size - 1}]; // {p.name}.{s.name}, real value times 2^{s.frac}"
@@ -149,14 +166,23 @@ class _Printer:
                 "    default: weight_q = 8'sd0;",
                 "  endcase",
                 "  wire signed [31:0] sum = acc_q + weight_q * $signed({1'b0, times});",
+                *self.arrival(),
                 *body,
                 "  assign in_ready = state == IN && !clear;",
                 *(["  initial begin", *load, "  end"] if load else []),
                 "  always @(posedge clk) begin",
                 "    done <= 1'b0;",
                 "    mac_valid <= 1'b0;",
+                *(
+                    [
+                        "    late_valid <= 1'b0; ring_valid <= late_valid;",
+                        "    ring_q <= at; product_q <= weight_q * $signed({1'b0, times});",
+                    ]
+                    if self.rings
+                    else []
+                ),
                 "    if (rst) begin",
-                "      state <= INIT; i <= 16'd0; out_valid <= 1'b0; out_last <= 1'b0; bank <= 1'b0; class_index <= 16'd0; pc <= 0;",
+                "      state <= INIT; i <= 16'd0; address <= 32'd0; out_valid <= 1'b0; out_last <= 1'b0; bank <= 1'b0; class_index <= 16'd0; pc <= 0;",
                 "      out_population <= 8'd0; out_index <= 16'd0; out_value <= 32'sd0;",
                 "    end else case (state)",
                 *(f"      {line}" for line in self.machine(longest)),
@@ -165,7 +191,7 @@ class _Printer:
                 *(
                     f"      {k}: acc{self.population_number(self.links[n][0].name)}[mac_i] <= sum;"
                     for k, (kind, n) in enumerate(self.steps)
-                    if kind == "link"
+                    if kind == "link" and not self.late(n)
                 ),
                 "      default: ;",
                 "    endcase",
@@ -174,6 +200,48 @@ class _Printer:
                 "",
             ]
         )
+
+    def late(self, link: int) -> bool:
+        """Whether a connection goes into a ring."""
+        return self.links[link][0].depth > 1
+
+    def arrival(self) -> list[str]:
+        """The rings. A synapse that was read a clock ago arrives that many slots after this step's: its accumulator is
+        read now and written a clock later. Each ring has one reader and one writer, as a block RAM has.
+        """
+        if not self.rings:
+            return []
+        rings = [self.inet.populations[i] for i in self.rings]
+        sum_bits = max((2 * p.depth).bit_length() for p in rings)
+        bits = max((p.depth * p.size).bit_length() for p in rings)
+        lines = ["  reg late_valid, ring_valid;", "  reg signed [31:0] product_q;"]
+        lines += [f"  reg [{sum_bits - 1}:0] slot;", f"  reg [{bits - 1}:0] ring_q, at;"]
+        lines += ["  always @* begin", "    slot = 0; at = 0;", "    case (pc)"]
+        for k, (kind, n) in enumerate(self.steps):
+            if kind == "link" and self.late(n):
+                p, c = self.links[n]
+                terms = [f"slot{self.population_number(p.name)}"]
+                for name, steps in c.delays.items():
+                    terms.append(f"32'd{int(steps[0])}" if name == "uniform" else f"{name[0]}{n}_q")
+                wrapped = f"((slot < 32'd{p.depth}) ? slot : slot - 32'd{p.depth})" if c.reach else "slot"
+                lines.append(f"      {k}: begin slot = {' + '.join(terms)}; at = {wrapped} * 32'd{p.size} + mac_i; end")
+        lines += ["      default: ;", "    endcase", "  end"]
+        for i in self.rings:
+            p = self.inet.populations[i]
+            own = [k for k, (kind, n) in enumerate(self.steps) if kind == "link" and self.links[n][0] is p]
+            lines += [
+                f"  wire [{bits - 1}:0] base{i} = slot{i} * 32'd{p.size};",
+                f"  wire arrives{i} = ring_valid && ({' || '.join(f'pc == {k}' for k in own)});",
+                f"  wire write{i} = (state == INIT) ? address < 32'd{p.depth * p.size}"
+                f" : arrives{i} || (state == EXEC && pc == {self.steps.index(('update', i))});",
+                f"  wire [{bits - 1}:0] to{i} = (state == INIT) ? address : arrives{i} ? ring_q : base{i} + i;",
+                f"  wire [{bits - 1}:0] from{i} = late_valid ? at : base{i} + i;",
+                "  always @(posedge clk) begin",
+                f"    if (write{i}) acc{i}[to{i}] <= (state != INIT && arrives{i}) ? arrived{i}_q + product_q : 0;",
+                f"    arrived{i}_q <= acc{i}[from{i}];",
+                "  end",
+            ]
+        return lines
 
     def link_number(self, key: str) -> int:
         return next(i for i, (_, c) in enumerate(self.links) if c.name == key)
@@ -200,7 +268,9 @@ class _Printer:
     def program(self, i: int, p: IntPopulation) -> list[str]:
         """The integer program as wires: every operation in a width that holds its operands and its result."""
         program = p.program
-        local = {ACC: "acc_q"} | {s.name: f"s{i}_{j}_q" for j, s in enumerate(program.states)}
+        local = {ACC: f"arrived{i}_q" if i in self.rings else "acc_q"} | {
+            s.name: f"s{i}_{j}_q" for j, s in enumerate(program.states)
+        }
         local |= {t.name: f"t{i}_{j}_q" for j, t in enumerate(program.tables)}
         lines = [f"  // {p.name}: {p.model}"]
         for j, op in enumerate(program.ops):
@@ -234,9 +304,12 @@ class _Printer:
         inet = self.inet
         read = inet.population(inet.readout[0])
         lines = ["INIT: begin"]
+        for i in self.rings:
+            lines.append(f"  slot{i} <= 0;")
         for i, p in enumerate(inet.populations):
             lines.append(f"  if (i < 16'd{p.size}) begin")
-            lines.append(f"    acc{i}[i] <= 32'sd0;")
+            if i not in self.rings:
+                lines.append(f"    acc{i}[i] <= 32'sd0;")
             for j, s in enumerate(p.program.states):
                 start = p.start(s.name)
                 same = len(set(start.tolist())) == 1
@@ -245,8 +318,19 @@ class _Printer:
                 lines.append(f"    readout[i] <= {literal(int(inet.readout_start()[0]), 64)};")
             lines.append("  end")
         lines += [f"  fired{n}_0 <= 16'd0; fired{n}_1 <= 16'd0;" for n in self.nodes.values()]
-        lines += [f"  if (i == 16'd{longest - 1}) begin state <= IN; i <= 16'd0; end else i <= i + 16'd1;", "end"]
-        lines += ["IN: if (clear) begin state <= INIT; i <= 16'd0; class_index <= 16'd0; end else if (in_valid) begin"]
+        first = "address <= 32'd0; " if self.rings else ""
+        if self.rings:  # whose memories are the longest, and may have more than 65535 words
+            longest = max(longest, *(inet.populations[i].depth * inet.populations[i].size for i in self.rings))
+            lines += [
+                "  address <= address + 32'd1;",
+                f"  if (address == 32'd{longest - 1}) begin state <= IN; i <= 16'd0; end",
+            ]
+            lines += ["  else if (i != 16'hffff) i <= i + 16'd1;", "end"]
+        else:
+            lines += [f"  if (i == 16'd{longest - 1}) begin state <= IN; i <= 16'd0; end else i <= i + 16'd1;", "end"]
+        lines += [
+            f"IN: if (clear) begin state <= INIT; i <= 16'd0; {first}class_index <= 16'd0; end else if (in_valid) begin"
+        ]
         lines += ["  if (in_last) begin pc <= 0; state <= NEXT; end else case (in_port)"]
         for k, port in enumerate(inet.inputs):
             lines.append(f"    {k}: if (in_value != 8'd0 && in_channel < 16'd{port.size}) begin")
@@ -267,12 +351,21 @@ class _Printer:
                 times = f"count{node}[{at}]" if c.source in self.counts else "8'd1"
                 lines.append(f"    {k}: begin source <= list{node}[{at}]; times <= {times}; end")
         lines += ["    default: ;", "  endcase", "end"]
-        lines += ["ROW2: begin address <= source * targets; i <= 16'd0; state <= MAC; end"]
-        lines += ["MAC: begin", "  mac_valid <= 1'b1; mac_i <= i;", "  case (pc)"]
+        lines += ["ROW2: begin address <= source * targets; i <= 16'd0; state <= MAC;"]
         for k, (kind, n) in enumerate(self.steps):
-            if kind == "link":
+            if kind == "link" and self.late(n) and "axonal" in self.links[n][1].delays:
+                lines.append(f"  if (pc == {k}) a{n}_q <= a{n}[source];")
+        lines += ["end", "MAC: begin", "  mac_i <= i;", "  case (pc)"]
+        for k, (kind, n) in enumerate(self.steps):
+            if kind == "link" and self.late(n):
+                delays = self.links[n][1].delays
+                reads = [f"w{n}_q <= w{n}[address];", "late_valid <= 1'b1;"]
+                reads += [f"d{n}_q <= d{n}[i];"] if "dendritic" in delays else []
+                reads += [f"s{n}_q <= s{n}[address];"] if "synaptic" in delays else []
+                lines.append(f"    {k}: begin {' '.join(reads)} end")
+            elif kind == "link":
                 lines.append(
-                    f"    {k}: begin w{n}_q <= w{n}[address]; acc_q <= acc{self.population_number(self.links[n][0].name)}[i]; end"
+                    f"    {k}: begin w{n}_q <= w{n}[address]; acc_q <= acc{self.population_number(self.links[n][0].name)}[i]; mac_valid <= 1'b1; end"
                 )
         lines += ["    default: ;", "  endcase", "  address <= address + 32'd1;"]
         lines += ["  if (i == targets - 16'd1) begin", "    i <= 16'd0; event_number <= event_number + 16'd1;"]
@@ -282,7 +375,8 @@ class _Printer:
         for k, (kind, n) in enumerate(self.steps):
             if kind == "update":
                 p = inet.populations[n]
-                reads = [f"acc_q <= acc{n}[i];"] + [f"s{n}_{j}_q <= s{n}_{j}[i];" for j in range(len(p.program.states))]
+                reads = [] if n in self.rings else [f"acc_q <= acc{n}[i];"]
+                reads += [f"s{n}_{j}_q <= s{n}_{j}[i];" for j in range(len(p.program.states))]
                 reads += [f"t{n}_{j}_q <= t{n}_{j}[i];" for j in range(len(p.program.tables))]
                 reads += ["readout_q <= readout[i];"] if p.name == read.name else []
                 lines.append(f"    {k}: begin {' '.join(reads)} end")
@@ -292,7 +386,8 @@ class _Printer:
             if kind == "update":
                 p = inet.populations[n]
                 lines.append(f"    {k}: begin")
-                lines.append(f"      acc{n}[i] <= 32'sd0;")
+                if n not in self.rings:
+                    lines.append(f"      acc{n}[i] <= 32'sd0;")
                 lines += [f"      s{n}_{j}[i] <= n{n}_{j};" for j in range(len(p.program.states))]
                 lines.append(f"      out_population <= 8'd{n}; out_value <= o{n}; out_valid <= o{n} != 32'sd0;")
                 if p.program.binary:
@@ -308,7 +403,7 @@ class _Printer:
         lines += ["    default: ;", "  endcase", "end"]
         lines += [
             "SEND: if (is_link) begin",
-            "  pc <= pc + 1'b1; state <= NEXT;",
+            f"  {'if (!late_valid) begin ' if self.rings else ''}pc <= pc + 1'b1; state <= NEXT;{' end' if self.rings else ''}",
             "end else if (!out_valid || out_ready) begin",
         ]
         lines += ["  out_valid <= 1'b0;", "  if (i == targets - 16'd1) begin pc <= pc + 1'b1; state <= NEXT; end"]
@@ -318,6 +413,9 @@ class _Printer:
             "  out_valid <= 1'b0; out_last <= 1'b0; done <= 1'b1; state <= IN; bank <= !bank;",
         ]
         lines += [f"  if (bank) fired{n}_0 <= 16'd0; else fired{n}_1 <= 16'd0;" for n in self.nodes.values()]
+        for i in self.rings:
+            last = inet.populations[i].depth - 1
+            lines.append(f"  slot{i} <= (slot{i} == {last}) ? 0 : slot{i} + 1'b1;")
         lines += ["end else begin out_valid <= 1'b1; out_last <= 1'b1; end", "default: state <= INIT;"]
         return lines
 
@@ -338,6 +436,15 @@ class _Printer:
 def literal(value: int, bits: int) -> str:
     """A signed literal; negative numbers as their two's complement, since -2^(bits-1) has no positive counterpart."""
     return f"{bits}'sh{value & ((1 << bits) - 1):x}"
+
+
+def delay_bits(steps: np.ndarray) -> int:
+    return max(1, int(steps.max()).bit_length())
+
+
+def bus(steps: np.ndarray) -> str:
+    """The width of delays, as a range of bits."""
+    return f"[{delay_bits(steps) - 1}:0]"
 
 
 def expression(op: IntOp, names: list[str], width: int) -> str:

@@ -331,12 +331,6 @@ def test_what_has_no_integer_form_is_refused_by_name(tmp_path: Path) -> None:
     net.readout_of = None
     with pytest.raises(ExportError, match="no readout"):
         quantize(net, spikes(0) > 0)
-    late = Network(dt=1.0)
-    x, h = late.input(9), late.population(LIF(4), name="h")
-    late.connect(x, h, Dense(), delay=3.0, name="slow")
-    late.readout(h)
-    with pytest.raises(ExportError, match=r"'slow'.*delay of 3 steps"):
-        quantize(late, spikes(0))
     real = recurrent(LIF(6))
     real.connect("y", real.population(LIF(3), name="z"), Dense(), name="graded")
     with pytest.raises(ExportError, match="'graded' carries the real output of 'y'"):
