@@ -3,7 +3,7 @@
 from .delay import Delay, DelayWarning, delay_schedule, delays_of
 from .dense import Dense
 from .files import load_network, network_spec, save_network
-from .l2mu import L2MU, memory_matrices, published_l2mu, sensor_input
+from .l2mu import L2MU, memory_matrices, published_l2mu, sensor_input, sigma_delta_memory
 from .losses import firing_rates, rate_loss
 from .memory import LMU, HiPPOLegS, LegendreMemory, legendre_at, legendre_matrices, legendre_system
 from .network import Network, NetworkState, Node, Result
@@ -40,4 +40,5 @@ __all__ = [
     "rate_loss",
     "save_network",
     "sensor_input",
+    "sigma_delta_memory",
 ]

@@ -23,6 +23,9 @@ from .per_channel import Copies, PerChannel
 
 PARTS = ("memory_input", "memory", "hidden", "output")
 MEMORIES = ("sigma_delta", "spiking")
+COPIES = 8
+"""Neurons for each value of a sigma-delta memory, unless told."""
+
 MakeNeuron = Callable[[int], Neuron]
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -128,7 +131,7 @@ class L2MU:
         if memory not in MEMORIES:
             raise ConfigError(f"L2MU: memory must be one of {', '.join(MEMORIES)}, got {memory!r}")
         several = memory == "sigma_delta"
-        copies = (8 if several else 1) if copies is None else copies
+        copies = (COPIES if several else 1) if copies is None else copies
         sizes = {"channels": channels, "hidden": hidden, "copies": copies, "outputs": 1 if outputs is None else outputs}
         for what, size in sizes.items():
             if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
@@ -137,9 +140,6 @@ class L2MU:
             raise ConfigError(
                 "L2MU: copies of a value are for memory='sigma_delta'; plain spikes of equal neurons agree"
             )
-        if copies > 1 and learn_memory:
-            raise ConfigError("L2MU: learn_memory needs copies=1: with more, copies of a value would come apart")
-        a, b = memory_matrices(order, theta, net.dt, method, transpose, scaled=several)
         given = {"neuron": neuron, "tau_mem": tau_mem, "tau_syn": tau_syn, "threshold": threshold}
         chosen = {what: _per_part(value, what) for what, value in given.items()}
         options = {"surrogate": surrogate, "reset_delayed": reset_delayed, "detach_reset": detach_reset}
@@ -148,28 +148,62 @@ class L2MU:
             own = {what: values[part] for what, values in chosen.items()}
             return _neuron(own, size, list(learn), options, part)
 
-        def sigma_delta(values: int) -> Neuron:
-            return SigmaDelta(values * copies, v_start=staggered(copies).repeat(values))
-
         x = net.graph.nodes[source.name if isinstance(source, Node) else source]["size"]
         states = channels * order
-        u = net.population(sigma_delta(channels) if several else make("memory_input", channels), name=f"{name}_u")
-        m = net.population(sigma_delta(states) if several else make("memory", states), name=f"{name}_m")
+        if several:
+            u, m = sigma_delta_memory(net, channels, order, theta, copies, method, transpose, learn_memory, name)
+        else:
+            u = net.population(make("memory_input", channels), name=f"{name}_u")
+            m = net.population(make("memory", states), name=f"{name}_m")
+            a, b = memory_matrices(order, theta, net.dt, method, transpose, scaled=False)
+            net.connect(m, m, PerChannel(a, learn=learn_memory))
+            net.connect(u, m, PerChannel(b, learn=learn_memory))
         h = net.population(make("hidden", hidden), name=f"{name}_h")
         o = None if outputs is None else net.population(make("output", outputs), name=f"{name}_o")
 
         net.connect(source, u, _among(_lecun(channels, x), copies, 1))
         net.connect(h, u, _among(_lecun(channels, hidden), copies, 1))
         net.connect(m, u, _among(torch.zeros(channels, states), copies, copies))
-        even = torch.full((copies, copies), 1.0 / copies, dtype=a.dtype)
-        net.connect(m, m, PerChannel(torch.kron(a, even), learn=learn_memory))
-        net.connect(u, m, PerChannel(torch.kron(b, even), learn=learn_memory))
         net.connect(source, h, Dense(weight=_xavier(hidden, x)))
         net.connect(h, h, Dense(weight=_xavier(hidden, hidden)))
         net.connect(m, h, _among(_xavier(hidden, states), 1, copies))
         if o is not None and outputs is not None:
             net.connect(h, o, Dense(weight=_xavier(outputs, hidden), bias=True))
         self.memory_input, self.memory, self.hidden, self.output = u, m, h, o
+
+
+def sigma_delta_memory(
+    net: Network,
+    channels: int,
+    order: int,
+    theta: float,
+    copies: int = COPIES,
+    method: str = "zoh",
+    transpose: bool = False,
+    learn: bool = False,
+    name: str = "memory",
+) -> tuple[Node, Node]:
+    """Add the spiking memory that remembers, alone: its input population, ``channels`` values, and the memory,
+    (channels, order) values, every value the mean of ``copies`` signed neurons. Returns both; connect to the first with
+    :class:`Copies`.
+
+    Arguments as :class:`L2MU`.
+
+    Raises:
+        ConfigError: for an order below 1, a theta not above 0, an unstable memory, several copies to be learned.
+    """
+    if copies > 1 and learn:
+        raise ConfigError("L2MU: learn_memory needs copies=1: with more, the copies of a value would come apart")
+    a, b = memory_matrices(order, theta, net.dt, method, transpose)
+    even = torch.full((copies, copies), 1.0 / copies, dtype=a.dtype)
+
+    def add(values: int, label: str) -> Node:
+        return net.population(SigmaDelta(values * copies, v_start=staggered(copies).repeat(values)), name=label)
+
+    u, m = add(channels, f"{name}_u"), add(channels * order, f"{name}_m")
+    net.connect(m, m, PerChannel(torch.kron(a, even), learn=learn))
+    net.connect(u, m, PerChannel(torch.kron(b, even), learn=learn))
+    return u, m
 
 
 def memory_matrices(

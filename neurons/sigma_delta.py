@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .lif import decay
-from .neuron import Neuron, Parameter, State, Value
+from .neuron import Neuron, Parameter, State
 from .surrogate import StraightThrough, Surrogate
 from .trace import fire
 
@@ -47,6 +47,6 @@ class SigmaDelta(Neuron):
         return v - spike * (p.threshold + p.threshold), spike
 
 
-def staggered(copies: int, quantum: float = 1.0) -> Value:
+def staggered(copies: int, quantum: float = 1.0) -> Tensor:
     """Starts of ``copies`` neurons, evenly spaced around 0 in steps of ``quantum`` / ``copies``."""
     return ((torch.arange(copies, dtype=torch.float64) + 0.5) / copies - 0.5) * quantum
