@@ -182,6 +182,14 @@ def delayed_shifts(values: Tensor, amounts: Tensor, offsets: Tensor, high: int, 
     return out
 
 
+def amounts_gradient(values: Tensor, grad: Tensor, offsets: Tensor) -> Tensor:
+    """The gradient of the amounts [M, N, K_source] of :func:`delayed_spikes`, by whichever way is faster; ``values``
+    [T, B, K_source] are all that was sent.
+    """
+    way = delayed_spikes_backward if density(values) < SPIKES_BELOW else delayed_shifts_backward
+    return way(values, grad, offsets, int(offsets.max()), 0)
+
+
 def sparse_delayed(
     sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Sequence[Taps], past: Tensor | None = None
 ) -> Tensor:

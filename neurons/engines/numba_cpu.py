@@ -20,7 +20,7 @@ from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
 from ...files import atomic_path, cache_folder
-from . import compiled, products
+from . import compiled, products, rings
 from .numba_source import backward_arguments, forward_arguments, numba_source
 from .plan import Plan, read_plan
 from .sparse import array
@@ -55,10 +55,8 @@ def load(source: str) -> ModuleType:
 
 @lru_cache(maxsize=1)
 def _fingerprint() -> str:
-    helpers = (Path(products.__file__), Path(compiled.__file__))
-    return (
-        f"products {hashlib.sha256(b''.join(p.read_bytes() for p in helpers)).hexdigest()}, numba {numba.__version__}"
-    )
+    helpers = [Path(m.__file__) for m in (products, rings, compiled)]
+    return f"helpers {hashlib.sha256(b''.join(p.read_bytes() for p in helpers)).hexdigest()}, numba {numba.__version__}"
 
 
 def _written(path: Path, source: str) -> Path:
@@ -98,9 +96,9 @@ def _call(source: str, name: str, tasks: Sequence[Sequence[Any]]) -> None:
 
 
 def _forget(source: str) -> None:
-    """Delete what numba has on disk for a printed module and for the products, and import the module anew."""
+    """Delete what numba has on disk for a printed module and its helpers, and import the module anew."""
     module = load(source)
-    functions = [f for m in (module, products) for f in vars(m).values() if isinstance(f, Dispatcher)]
+    functions = [f for m in (module, products, rings) for f in vars(m).values() if isinstance(f, Dispatcher)]
     for function in functions:
         folder, stem = function.stats.cache_path, Path(function.py_func.__code__.co_filename).stem
         for path in Path(folder).glob(f"{stem}.*.nb[ic]") if folder else ():
@@ -133,8 +131,14 @@ def _printed(plan: str, dtype: str) -> str:
 
 
 def _named(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    links = range(len(plan.links))
-    return {**tensors, **{f"transposed{i}": tensors[f"weight{i}"].detach().t() for i in links}}
+    named = {**tensors}
+    for j, link in enumerate(plan.links):
+        if link.pairs:  # [N_source, M, N_target]: what a spike brings lies together
+            named[f"spread{j}"] = tensors[f"amounts{j}"].detach().permute(2, 0, 1)
+            named[f"ahead{j}"] = tensors[f"offsets{j}"].permute(2, 0, 1).int()
+        else:
+            named[f"transposed{j}"] = tensors[f"weight{j}"].detach().t()
+    return named
 
 
 def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
@@ -148,7 +152,8 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
 
 
 def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N], ``d_gains0``; and the
+    """Gradients by name: ``d_current0`` [T, B, N], ``d_state0.v`` [B, N], ``d_value0.x`` [N], ``d_gains0``,
+    ``d_shares0``; what comes back to the weights through dendritic delays, ``d_product0`` [T, B, N_target]; and the
     outputs that were not kept, ``output0`` [T, B, N].
 
     ``tensors`` are those of :attr:`Plan.kept`; ``grads`` those of the outputs and states, ``d_output0``,
@@ -168,10 +173,13 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
         partial |= {f"d_value{i}.{p}": like.new_zeros(len(ranges), shape[2]) for p in cell.learned}
     inside: dict[str, Tensor] = {}
     for j, link in enumerate(plan.links):
-        if link.delayed:
+        if link.axonal:
             inside[f"d_sent{j}"] = torch.empty_like(out[f"d_current{link.source}"])
-        if link.timed:
-            partial[f"d_gains{j}"] = like.new_zeros(len(ranges), *tensors[f"gains{j}"].shape)
+        if link.dendritic:
+            out[f"d_product{j}"] = torch.empty_like(out[f"d_current{link.target}"])
+        for name, wanted in (("gains", link.timed), ("shares", link.retimed)):
+            if wanted:
+                partial[f"d_{name}{j}"] = like.new_zeros(len(ranges), *tensors[f"{name}{j}"].shape)
     given = {n.replace(".", "_"): array(t) for n, t in {**_named(plan, tensors), **grads, **out, **inside}.items()}
     sums = {n.replace(".", "_"): array(t) for n, t in partial.items()}
     tasks = [

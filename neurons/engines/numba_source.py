@@ -36,7 +36,9 @@ def numba_source(plan: Plan, dtype: str) -> str:
         "import numpy as np",
         "from ranvier.neurons.engines.compiled import kernel",
         "from ranvier.neurons.engines.products import (",
-        "    add_gains, add_product, add_product_where, add_rows, add_taps, gather, gather_taps, scale)",
+        "    add_product, add_product_where, add_rows, gather, scale)",
+        "from ranvier.neurons.engines.rings import (",
+        "    add_gains, clear, pull_taps, push_taps, put_ring, read_pairs, ring_length, send_pairs, take_ring)",
         f"F = np.{dtype}",
         *(f"{name} = F({value!r})" for value, name in literals.items()),
     ]
@@ -166,7 +168,7 @@ class _Text:
 
 def forward_arguments(plan: Plan) -> tuple[str, ...]:
     """Names of the arrays that ``forward`` takes after ``first, last, tile``."""
-    return (*_plain(plan.inputs), *(f"transposed{i}" for i in range(len(plan.links))), *_plain(plan.results))
+    return (*_plain(_numbers(plan, plan.inputs)), *_laid_out(plan), *_plain(plan.results))
 
 
 def backward_arguments(plan: Plan) -> tuple[str, ...]:
@@ -175,8 +177,8 @@ def backward_arguments(plan: Plan) -> tuple[str, ...]:
     ``d_output0`` [T, B, N] and ``d_states0.v`` [T or 1, B, N] come in, ``d_current0`` [T, B, N], ``d_state0.v`` [B, N]
     and ``d_value0.x`` [N] of this range of samples go out, and ``output0`` [T, B, N] where it is rebuilt.
     """
-    names = [n for n in plan.inputs if n.startswith(("value", "mask", "weight", "offsets", "gains"))]
-    names += [f"transposed{i}" for i in range(len(plan.links))]
+    names = [n for n in _numbers(plan, plan.inputs) if not n.startswith(("current", "state", "history"))]
+    names += _laid_out(plan)
     names += [n for n in plan.results if n.startswith("saved")]
     names += [f"d_{n}" for n in plan.differentiable]
     for i, cell in enumerate(plan.cells):
@@ -186,9 +188,25 @@ def backward_arguments(plan: Plan) -> tuple[str, ...]:
         names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
         names += [f"d_value{i}.{p}" for p in cell.learned]
     for j, link in enumerate(plan.links):
-        names += [f"d_sent{j}"] if link.delayed else []
+        names += [f"d_sent{j}"] if link.axonal else []
         names += [f"d_gains{j}"] if link.timed else []
+        names += [f"d_product{j}"] if link.dendritic else []
+        names += [f"product{j}", f"d_shares{j}"] if link.retimed else []
     return _plain(names)
+
+
+def _numbers(plan: Plan, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that a kernel takes as they are: of pairs' not, which :func:`_laid_out` names."""
+    other = {f"{n}{j}" for j, link in enumerate(plan.links) if link.pairs for n in ("amounts", "offsets")}
+    return [n for n in names if n not in other]
+
+
+def _laid_out(plan: Plan) -> list[str]:
+    """Weights as kernels go through them: ``transposed0`` [N_source, N_target], or ``spread0`` and ``ahead0``
+    [N_source, M, N_target], what the pairs of a source receive and after how many steps.
+    """
+    by_link = [[f"spread{j}", f"ahead{j}"] if k.pairs else [f"transposed{j}"] for j, k in enumerate(plan.links)]
+    return [name for names in by_link for name in names]
 
 
 def _plain(names: Iterable[str]) -> tuple[str, ...]:
@@ -203,10 +221,15 @@ def _forward(plan: Plan) -> str:
         for s in cell.program.states:
             w(f"now{i}_{s} = state{i}_{s}[first:last].copy()")
     for j, link in enumerate(plan.links):
+        if link.pairs:
+            w(f"ring{j} = np.zeros((count, ring_length(ahead{j}, tile), size{link.target}), F)")
+            continue
         w(
             f"sent{j} = np.empty((tile * count, size{link.source}), F)",
             f"index{j} = np.empty(size{link.source}, np.int64)",
         )
+        if link.dendritic:
+            w(f"made{j} = np.empty((tile * count, size{link.target}), F)")
     w.block("for start in range(0, steps, tile):")
     w("ahead = min(tile, steps - start)")
     for i in plan.order:
@@ -215,31 +238,12 @@ def _forward(plan: Plan) -> str:
         w(f"gather(total{i}, k * count, current{i}[start + k, first:last])")
         w.end()
         for j, link in plan.into(i):
-            w.block("for k in range(ahead):")
-            if link.delayed:
-                row = f"sent{j}, k * count, output{link.source}, start + k, first, last"
-                w(f"gather_taps({row}, offsets{j}, gains{j})")
-                if link.masked:
-                    w(f"scale(sent{j}, k * count, mask{j}[first:last])")
-                if link.learned:
-                    w(f"passed{j}[start + k, first:last] = sent{j}[k * count:(k + 1) * count]")
-                w.end()
-                w(f"add_product(total{i}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
-                continue
-            w(f"t = start + k - {link.delay}")
-            if link.delay:
-                w.block("if t < 0:")
-                w(f"gather(sent{j}, k * count, history{link.source}[history{link.source}.shape[0] + t, first:last])")
-                w.end()
-                w.block("else:")
-                w(f"gather(sent{j}, k * count, output{link.source}[t, first:last])")
+            if link.pairs:
+                w.block("for k in range(ahead):")
+                w(f"take_ring(total{i}, k * count, ring{j}, start + k)")
                 w.end()
             else:
-                w(f"gather(sent{j}, k * count, output{link.source}[t, first:last])")
-            if link.masked:
-                w(f"scale(sent{j}, k * count, mask{j}[first:last])")
-            w.end()
-            w(f"add_product(total{i}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
+                _forward_link(w, plan, i, j)
         w.block("for k in range(ahead):").block("for b in range(count):")
         arrays = [f"total{i}[k * count + b]", *(f"now{i}_{s}[b]" for s in cell.program.states)]
         arrays += [f"output{i}[start + k, first + b]", *(f"saved{i}_{s}[start + k, first + b]" for s in plan.saved(i))]
@@ -248,11 +252,56 @@ def _forward(plan: Plan) -> str:
         for s in cell.program.states if plan.keep_states else ():
             w(f"states{i}_{s}[start + k, first:last] = now{i}_{s}")
         w.end()
+        for j, link in plan.out_of(i):
+            if link.pairs:
+                sent = f"output{i}[start + k, first:last]"
+                sent += f" * mask{j}[first:last]" if link.masked else ""
+                w.block("for k in range(ahead):")
+                w(f"send_pairs(ring{j}, {sent}, 0, start + k, spread{j}, ahead{j})")
+                w.end()
     w.end()
     for i, cell in enumerate(plan.cells):
         for s in cell.program.states if not plan.keep_states else ():
             w(f"states{i}_{s}[0, first:last] = now{i}_{s}")
     return "\n".join(w.lines)
+
+
+def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
+    """Add what arrives over link ``j`` to the rows of its target ``i``: what was sent, a product, and, with dendritic
+    delays, the products of the steps before.
+    """
+    link = plan.links[j]
+    source = link.source
+    w.block("for k in range(ahead):")
+    if link.axonal:
+        w(f"clear(sent{j}[k * count:(k + 1) * count])")
+        w(f"pull_taps(sent{j}, k * count, output{source}, start + k, first, last, offsets{j}, gains{j})")
+    else:
+        w(f"t = start + k - {link.delay}")
+        if link.delay:
+            w.block("if t < 0:")
+            if link.delayed:
+                w(f"clear(sent{j}[k * count:(k + 1) * count])")
+            else:
+                w(f"gather(sent{j}, k * count, history{source}[history{source}.shape[0] + t, first:last])")
+            w.end()
+            w.block("else:")
+        w(f"gather(sent{j}, k * count, output{source}[t, first:last])")
+        w.end(bool(link.delay))
+    if link.masked:
+        w(f"scale(sent{j}, k * count, mask{j}[first:last])")
+    if link.axonal and link.learned:
+        w(f"passed{j}[start + k, first:last] = sent{j}[k * count:(k + 1) * count]")
+    w.end()
+    if not link.dendritic:
+        w(f"add_product(total{i}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
+        return
+    w(f"clear(made{j}[:ahead * count])")
+    w(f"add_product(made{j}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
+    w.block("for k in range(ahead):")
+    w(f"product{j}[start + k, first:last] = made{j}[k * count:(k + 1) * count]")
+    w(f"pull_taps(total{i}, k * count, product{j}, start + k, first, last, lags{j}, shares{j})")
+    w.end()
 
 
 def _backward(plan: Plan) -> str:
@@ -263,16 +312,19 @@ def _backward(plan: Plan) -> str:
         for s in cell.derivative.restored:
             w(f"restored{i}_{s} = np.empty((count, size{i}), F)")
         if plan.sends(i):
-            w(f"part{i} = np.empty((tile * count, size{i}), F)", f"gate{i}_rows = np.empty((tile * count, size{i}), F)")
+            w(f"part{i} = np.empty((tile * count, size{i}), F)", f"gate{i}_rows = np.ones((tile * count, size{i}), F)")
         for s in cell.program.states:
             start = f"np.zeros((count, size{i}), F)" if plan.keep_states else f"d_states{i}_{s}[0, first:last].copy()"
             w(f"carry{i}_{s} = {start}")
     for j, link in enumerate(plan.links):
+        if link.pairs:
+            w(f"ring{j} = np.zeros((count, ring_length(ahead{j}, tile), size{link.target}), F)")
+            continue
         w(
             f"back{j} = np.empty((tile * count, size{link.target}), F)",
             f"index{j} = np.empty(size{link.target}, np.int64)",
         )
-        if link.delayed:
+        if link.axonal:
             w(f"back_sent{j} = np.empty((tile * count, size{link.source}), F)")
     w.block("for back in range((steps + tile - 1) // tile):")
     w("start = ((steps + tile - 1) // tile - 1 - back) * tile", "ahead = min(tile, steps - start)")
@@ -287,33 +339,8 @@ def _backward(plan: Plan) -> str:
             w.block("for k in range(ahead):").block("for b in range(count):")
             w(f"gate{i}({', '.join([f'size{i}', f'gate{i}_rows[k * count + b]', *saved, *values])})")
             w.end(2)
-        for j, link in plan.out_of(i):
-            if link.delayed:
-                w.block("for k in range(ahead):")
-                w(f"add_taps(total{i}, k * count, d_sent{j}, start + k, first, last, offsets{j}, gains{j})")
-                w.end()
-                continue
-            w(f"reached = min(ahead, steps - {link.delay} - start)")
-            w.block("if reached > 0:")
-            w.block("for k in range(reached):")
-            w(f"gather(back{j}, k * count, d_current{link.target}[start + k + {link.delay}, first:last])")
-            w.end()
-            into = f"part{i}" if link.masked else f"total{i}"
-            if link.masked:
-                w(f"part{i}[:reached * count] = F(0.0)")
-            if _gated(plan, i):
-                w(
-                    f"add_product_where({into}[:reached * count], gate{i}_rows[:reached * count], "
-                    f"back{j}[:reached * count], weight{j}, transposed{j})"
-                )
-            else:
-                w(f"add_product({into}[:reached * count], back{j}[:reached * count], weight{j}, index{j})")
-            if link.masked:
-                w.block("for k in range(reached):")
-                w(f"scale(part{i}, k * count, mask{j}[first:last])")
-                w(f"add_rows(total{i}, k * count, part{i}[k * count:(k + 1) * count])")
-                w.end()
-            w.end()
+        for j, _ in plan.out_of(i):
+            _backward_link(w, plan, i, j)
         w.block("for q in range(ahead):")
         w("k = ahead - 1 - q")
         for s in cell.program.states if plan.keep_states else ():
@@ -343,16 +370,64 @@ def _backward(plan: Plan) -> str:
     return "\n".join(w.lines)
 
 
+def _backward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
+    """Add the gradient that comes back over link ``j`` to the rows of its source ``i``."""
+    link = plan.links[j]
+    if link.axonal:
+        w.block("for k in range(ahead):")
+        w(f"push_taps(total{i}, k * count, d_sent{j}, start + k, first, last, offsets{j}, gains{j})")
+        w.end()
+        return
+    into = f"part{i}" if link.masked else f"total{i}"
+    w(f"reached = {'ahead' if link.pairs else f'min(ahead, steps - {link.delay} - start)'}")
+    w.block("if reached > 0:")
+    if link.masked:
+        w(f"clear(part{i}[:reached * count])")
+    if link.pairs:
+        w.block("for k in range(reached):")
+        w(f"read_pairs({into}, gate{i}_rows, k * count, ring{j}, start + k, spread{j}, ahead{j})")
+        w.end()
+    else:
+        back = f"d_product{j}" if link.dendritic else f"d_current{link.target}"
+        w.block("for k in range(reached):")
+        w(f"gather(back{j}, k * count, {back}[start + k + {link.delay}, first:last])")
+        w.end()
+        rows = f"back{j}[:reached * count], weight{j}"
+        if _gated(plan, i):
+            w(f"add_product_where({into}[:reached * count], gate{i}_rows[:reached * count], {rows}, transposed{j})")
+        else:
+            w(f"add_product({into}[:reached * count], {rows}, index{j})")
+    if link.masked:
+        w.block("for k in range(reached):")
+        w(f"scale(part{i}, k * count, mask{j}[first:last])")
+        w(f"add_rows(total{i}, k * count, part{i}[k * count:(k + 1) * count])")
+        w.end()
+    w.end()
+
+
 def _delayed_backward(w: _Text, plan: Plan, i: int) -> None:
     """What follows for links with delays once a block of cell ``i`` is done: for those into it the gradient of what
-    arrived at their weights, for those out of it that of their gains.
+    left and of what arrived at their weights, for those out of it that of their gains.
     """
     for j, link in plan.into(i):
-        if link.delayed:
-            w.block("for k in range(ahead):")
-            w(f"gather(back{j}, k * count, d_current{i}[start + k, first:last])")
+        if not link.delayed:
+            continue
+        w.block("for k in range(ahead):")
+        if link.pairs:
+            w(f"put_ring(ring{j}, d_current{i}[start + k, first:last], start + k)")
             w.end()
-            w(f"back_sent{j}[:ahead * count] = F(0.0)")
+            continue
+        if link.dendritic:
+            w(f"clear(back{j}[k * count:(k + 1) * count])")
+            w(f"push_taps(back{j}, k * count, d_current{i}, start + k, first, last, lags{j}, shares{j})")
+            w(f"d_product{j}[start + k, first:last] = back{j}[k * count:(k + 1) * count]")
+        else:
+            w(f"gather(back{j}, k * count, d_current{i}[start + k, first:last])")
+        if link.retimed:
+            w(f"add_gains(d_shares{j}, d_current{i}, product{j}, start + k, first, last, lags{j})")
+        w.end()
+        if link.axonal:
+            w(f"clear(back_sent{j}[:ahead * count])")
             w(f"add_product(back_sent{j}[:ahead * count], back{j}[:ahead * count], weight{j}, index{j})")
             w.block("for k in range(ahead):")
             if link.masked:

@@ -33,7 +33,11 @@ def _results(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     results: dict[str, Tensor] = {}
     for name in plan.results:
         number = int(name.partition(".")[0].lstrip("abcdefghijklmnopqrstuvwxyz"))
-        current = tensors[f"current{plan.links[number].source if name.startswith('passed') else number}"]
+        if name.startswith("passed"):
+            number = plan.links[number].source
+        elif name.startswith("product"):
+            number = plan.links[number].target
+        current = tensors[f"current{number}"]
         steps = 1 if name.startswith("states") and not plan.keep_states else current.shape[0]
         results[name] = current.new_empty(steps, *current.shape[1:])
     return results
@@ -61,6 +65,35 @@ def _weight_gradient(engine: str, d_current: Tensor, sent: Tensor) -> Tensor:
     return d_current.flatten(0, 1).t() @ sent.flatten(0, 1)
 
 
+def _link_gradient(plan: Plan, i: int, given: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+    """The gradient of link ``i``'s weight."""
+    link = plan.links[i]
+    grad = out[f"d_product{i}"] if link.dendritic else out[f"d_current{link.target}"]
+    if link.axonal:
+        return _weight_gradient(plan.engine, grad, given[f"passed{i}"])
+    source, history = given[f"output{link.source}"], given[f"history{link.source}"]
+    steps = len(grad)
+    late = max(0, steps - link.delay)
+    sent = [history[len(history) - link.delay :][: min(link.delay, steps)], source[:late]]
+    if link.masked:
+        sent = [s * given[f"mask{i}"] for s in sent]
+    # one product over all steps and samples; the history has its own, since it is another tensor
+    total = _weight_gradient(plan.engine, grad[steps - late :], sent[1])
+    if len(sent[0]) and not link.delayed:
+        total = total + _weight_gradient(plan.engine, grad[: len(sent[0])], sent[0])
+    return total
+
+
+def _amounts_gradient(plan: Plan, i: int, given: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+    """The gradient of what the pairs of link ``i`` receive after each of their delays."""
+    from .delayed import amounts_gradient
+
+    link = plan.links[i]
+    sent = given[f"output{link.source}"]
+    sent = sent * given[f"mask{i}"] if link.masked else sent
+    return amounts_gradient(sent, out[f"d_current{link.target}"], given[f"offsets{i}"])
+
+
 def _gradient_names(plan: Plan) -> tuple[str, ...]:
     sources = {k.source for k in plan.links if not k.delayed} if plan.past else set()
     names: list[str] = []
@@ -68,8 +101,11 @@ def _gradient_names(plan: Plan) -> tuple[str, ...]:
         names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
         names += [f"d_history{i}"] if i in sources else []
         names += [f"d_value{i}.{p}" for p in cell.learned]
-    names += [f"d_weight{i}" for i, k in enumerate(plan.links) if k.learned]
-    return (*names, *(f"d_gains{i}" for i, k in enumerate(plan.links) if k.timed))
+    for i, link in enumerate(plan.links):
+        names += [f"d_amounts{i}" if link.pairs else f"d_weight{i}"] if link.learned else []
+        names += [f"d_gains{i}"] if link.timed else []
+        names += [f"d_shares{i}"] if link.retimed else []
+    return tuple(names)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Sequence[Tensor], str], output: list[Tensor]) -> None:
@@ -116,8 +152,8 @@ def _fake_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str
         out |= {f"d_state{i}.{s}": output.new_empty(output.shape[1:]) for s in cell.program.states}
         out |= {f"d_value{i}.{p}": output.new_empty(output.shape[2]) for p in cell.learned}
         out[f"d_history{i}"] = torch.empty_like(given[f"history{i}"])
-    out |= {f"d_weight{i}": torch.empty_like(given[f"weight{i}"]) for i, k in enumerate(read.links) if k.learned}
-    out |= {f"d_gains{i}": torch.empty_like(given[f"gains{i}"]) for i, k in enumerate(read.links) if k.timed}
+    learned = ("weight", "amounts", "gains", "shares")
+    out |= {f"d_{n}": torch.empty_like(t) for n, t in given.items() if n.startswith(learned)}
     return [out[n] for n in _gradient_names(read)]
 
 
@@ -133,27 +169,12 @@ def stage_backward(tensors: Sequence[Tensor], grads: Sequence[Tensor], plan: str
     out = _kernels(read.engine)[1](read, given, arrived)
     given |= {n: t for n, t in out.items() if n.startswith("output")}
     for i, link in enumerate(read.links):
-        if link.delayed:
-            if link.learned:
-                passed = given[f"passed{i}"]
-                out[f"d_weight{i}"] = _weight_gradient(read.engine, out[f"d_current{link.target}"], passed)
-            continue
-        if read.past:
+        if read.past and not link.delayed:
             _through_link(read, i, given, out)
-        if not link.learned:
-            continue
-        d_current, source = out[f"d_current{link.target}"], given[f"output{link.source}"]
-        history = given[f"history{link.source}"]
-        steps = len(d_current)
-        late = max(0, steps - link.delay)
-        sent = [history[len(history) - link.delay :][: min(link.delay, steps)], source[:late]]
-        if link.masked:
-            sent = [s * given[f"mask{i}"] for s in sent]
-        # one product over all steps and samples; the history has its own, since it is another tensor
-        total = _weight_gradient(read.engine, d_current[steps - late :], sent[1])
-        if len(sent[0]):
-            total = total + _weight_gradient(read.engine, d_current[: len(sent[0])], sent[0])
-        out[f"d_weight{i}"] = total
+        if link.learned and link.pairs:
+            out[f"d_amounts{i}"] = _amounts_gradient(read, i, given, out)
+        elif link.learned:
+            out[f"d_weight{i}"] = _link_gradient(read, i, given, out)
     return [out[n] for n in _gradient_names(read)]
 
 

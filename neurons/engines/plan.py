@@ -18,7 +18,7 @@ from ..derivative import Derivative, differentiate
 from ..program import StepProgram
 from .stage import Cell, Link, block_of
 
-KEPT = ("saved", "passed")
+KEPT = ("saved", "passed", "product")
 """How the names of results begin that are only for the backward pass."""
 FRUGAL = ("numba",)
 """Engines that restore states and rebuild outputs in the backward pass; for the others memory is not what is short."""
@@ -43,8 +43,9 @@ class CellPlan:
 class LinkPlan:
     """A connection between the cells of two numbers.
 
-    ``learned`` says whether the gradient of its weights is wanted; ``delayed``, that every source has delays of its
-    own; ``timed``, that the gradients of their gains are wanted.
+    ``learned`` says whether the gradient of its weights is wanted; ``axonal`` and ``dendritic``, that every source and
+    every target has delays of its own, ``timed`` and ``retimed`` that the gradients of their gains are; ``pairs``, that
+    every pair has, so that its weights are those amounts that arrive after each of its delays.
     """
 
     source: int
@@ -52,8 +53,16 @@ class LinkPlan:
     delay: int
     masked: bool
     learned: bool
-    delayed: bool = False
+    axonal: bool = False
     timed: bool = False
+    dendritic: bool = False
+    retimed: bool = False
+    pairs: bool = False
+
+    @property
+    def delayed(self) -> bool:
+        """Whether the kernels leave what was sent before the first step to others."""
+        return self.axonal or self.dendritic or self.pairs
 
 
 @dataclass(frozen=True)
@@ -97,38 +106,45 @@ class Plan:
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the tensors given: ``current0`` [T, B, N], ``state0.v`` [B, N], ``history0`` [D, B, N], ``value0.x``
-        [N] of cell 0, ..., ``weight0`` [N_target, N_source], ``mask0`` [B, N_source], ``offsets0`` and
-        ``gains0`` [K, N_source] of link 0, ...
+        [N] of cell 0, ..., ``weight0`` [N_target, N_source], ``mask0`` [B, N_source], of axonal delays ``offsets0`` and
+        ``gains0`` [K, N_source], of dendritic ones ``lags0`` and ``shares0`` [K, N_target], and instead of a weight
+        ``amounts0`` and ``offsets0`` [M, N_target, N_source] of pairs' of link 0, ... Of axonal and dendritic delays
+        together the offsets hold the least of the dendritic ones too, which the lags leave out.
         """
         names: list[str] = []
         for i, cell in enumerate(self.cells):
             names += [f"current{i}", *(f"state{i}.{s}" for s in cell.program.states), f"history{i}"]
             names += [f"value{i}.{p}" for p in cell.program.params]
         for i, link in enumerate(self.links):
-            names += [f"weight{i}", *([f"mask{i}"] if link.masked else [])]
-            names += [f"offsets{i}", f"gains{i}"] if link.delayed else []
+            names += [f"amounts{i}" if link.pairs else f"weight{i}", *([f"mask{i}"] if link.masked else [])]
+            names += [f"offsets{i}"] if link.axonal or link.pairs else []
+            names += [f"gains{i}"] if link.axonal else []
+            names += [f"lags{i}", f"shares{i}"] if link.dendritic else []
         return tuple(names)
 
     @cached_property
     def results(self) -> tuple[str, ...]:
         """Names of the tensors returned: ``output0`` [T, B, N], ``states0.v`` [T or 1, B, N], ..., and then what is
-        kept for the backward pass, ``saved0.x`` [T, B, N] and, of a link with delays, ``passed0`` [T, B, N_source],
-        what arrived at its weights.
+        kept for the backward pass, ``saved0.x`` [T, B, N] and, of a link with axonal delays, ``passed0``
+        [T, B, N_source], what arrived at its weights, of one with dendritic delays ``product0`` [T, B, N_target], what
+        left them, which the forward pass reads itself.
         """
         names: list[str] = []
         for i, cell in enumerate(self.cells):
             names += [f"output{i}", *(f"states{i}.{s}" for s in cell.program.states)]
         names += [f"saved{i}.{s}" for i in range(len(self.cells)) for s in self.saved(i)]
-        return (*names, *(f"passed{i}" for i, k in enumerate(self.links) if k.delayed and k.learned))
+        names += [f"passed{i}" for i, k in enumerate(self.links) if k.axonal and k.learned]
+        return (*names, *(f"product{i}" for i, k in enumerate(self.links) if k.dendritic))
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
         """Those of the inputs and results that the backward pass reads."""
-        names = [n for n in self.inputs if n.startswith(("history", "value", "weight", "mask", "offsets", "gains"))]
+        names = [n for n in self.inputs if not n.startswith(("current", "state"))]
         for i, cell in enumerate(self.cells):
             names += [f"state{i}.{s}" for s in cell.derivative.restored]
             names += [f"output{i}"] if self.sends(i) and not cell.derivative.rebuilt else []
-        return (*names, *(n for n in self.results if n.startswith(KEPT)))
+        unread = {f"product{i}" for i, k in enumerate(self.links) if not k.retimed}
+        return (*names, *(n for n in self.results if n.startswith(KEPT) and n not in unread))
 
     @cached_property
     def differentiable(self) -> tuple[str, ...]:
@@ -189,9 +205,9 @@ def plan_of(
                 number[k.target],
                 k.delay,
                 k.mask is not None,
-                gradients and k.weight.requires_grad,
-                bool(k.taps),
-                gradients and any(t.gains.requires_grad for t in k.taps),
+                gradients
+                and (k.weight.requires_grad or any(t.gains.requires_grad for t in k.taps if t.kind == "synaptic")),
+                *_delays_of(k, gradients),
             )
             for k in links
         ),
@@ -201,11 +217,18 @@ def plan_of(
     )
 
 
+def _delays_of(link: Link, gradients: bool) -> tuple[bool, bool, bool, bool, bool]:
+    kinds = {t.kind: gradients and t.gains.requires_grad for t in link.taps}
+    axonal, dendritic = "axonal" in kinds, "dendritic" in kinds
+    timed, retimed = axonal and kinds["axonal"], dendritic and kinds["dendritic"]
+    return axonal, timed, dendritic, retimed, "synaptic" in kinds
+
+
 @lru_cache(maxsize=512)
 def _plan(
     engine: str,
     cells: tuple[tuple[str, tuple[str, ...]], ...],
-    links: tuple[tuple[int, int, int, bool, bool, bool, bool], ...],
+    links: tuple[tuple[int, int, int, bool, bool, bool, bool, bool, bool, bool], ...],
     keep_states: bool,
     gradients: bool,
     past: bool,
@@ -238,6 +261,12 @@ def tensors_of(
         tensors += [currents[cell.name], *(states[cell.name][s] for s in cell.program.states), history[cell.name]]
         tensors += [cell.values[p].expand(size) for p in cell.program.params]
     for link in links:
-        tensors += [link.weight, *([] if link.mask is None else [link.mask])]
-        tensors += [x for t in link.taps for x in (t.offsets, t.gains)]
+        taps = {t.kind: t for t in link.taps}
+        axonal, dendritic, pairs = (taps.get(kind) for kind in ("axonal", "dendritic", "synaptic"))
+        amounts, offsets = (link.weight, None) if pairs is None else pairs.by_pair(link.weight)
+        tensors += [amounts, *([] if link.mask is None else [link.mask])]
+        tensors += [] if offsets is None else [offsets]
+        low = 0 if dendritic is None else dendritic.low
+        tensors += [] if axonal is None else [axonal.offsets + low, axonal.gains]
+        tensors += [] if dendritic is None else [dendritic.offsets - low, dendritic.gains]
     return tensors

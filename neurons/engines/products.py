@@ -199,49 +199,6 @@ def gather(rows: Any, offset: int, source: Any) -> None:
 
 
 @kernel()
-def gather_taps(rows: Any, offset: int, output: Any, t: int, first: int, last: int, offsets: Any, gains: Any) -> None:
-    """``rows[offset + b, n] = sum_k gains[k, n] output[t - offsets[k, n], b, n]`` for samples ``first`` to ``last``.
-
-    ``output`` [T, B, N], ``offsets`` and ``gains`` [K, N]; nothing before step 0.
-    """
-    for b in range(first, last):
-        row = rows[offset + b - first]
-        for n in range(row.shape[0]):
-            row[n] = 0
-        for k in range(offsets.shape[0]):
-            for n in range(row.shape[0]):
-                source = t - offsets[k, n]
-                if source >= 0:
-                    row[n] += gains[k, n] * output[source, b, n]
-
-
-@kernel()
-def add_taps(rows: Any, offset: int, d_sent: Any, t: int, first: int, last: int, offsets: Any, gains: Any) -> None:
-    """``rows[offset + b, n] += sum_k gains[k, n] d_sent[t + offsets[k, n], b, n]``: :func:`gather_taps` reversed."""
-    steps = d_sent.shape[0]
-    for b in range(first, last):
-        row = rows[offset + b - first]
-        for k in range(offsets.shape[0]):
-            for n in range(row.shape[0]):
-                target = t + offsets[k, n]
-                if target < steps:
-                    row[n] += gains[k, n] * d_sent[target, b, n]
-
-
-@kernel()
-def add_gains(d_gains: Any, d_sent: Any, output: Any, t: int, first: int, last: int, offsets: Any) -> None:
-    """``d_gains[k, n] += sum_b d_sent[t + offsets[k, n], b, n] output[t, b, n]`` for samples ``first`` to ``last``."""
-    steps = d_sent.shape[0]
-    for b in range(first, last):
-        row = output[t, b]
-        for k in range(offsets.shape[0]):
-            for n in range(row.shape[0]):
-                target = t + offsets[k, n]
-                if row[n] != 0 and target < steps:
-                    d_gains[k, n] += d_sent[target, b, n] * row[n]
-
-
-@kernel()
 def scale(rows: Any, offset: int, factor: Any) -> None:
     """Multiply the rows from ``offset`` by ``factor`` [B, K]."""
     for b in range(factor.shape[0]):
