@@ -63,6 +63,7 @@ class DataConfig:
     train: list[str] = opt([], "files to train on, for source=files")
     test: list[str] = opt([], "files to test on, for source=files")
     test_speakers: list[int] = opt([], "if given, all files are pooled and these speakers are the test set")
+    excluded_speakers: list[int] = opt([], "subjects of a sensor source that are used for nothing")
     validation_speakers: int = opt(
         2, "how many of the training speakers are held out for validation, drawn by the seed; 0: none", low=0
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from rich.console import Console
+from torchmetrics.functional.classification import multiclass_f1_score
 
 from ..networks import Network
 from .callbacks import progress
@@ -37,6 +38,12 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         return float((self.predictions == self.labels).mean())
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean of the classes' F1 scores, whatever their sizes."""
+        truth, said = torch.from_numpy(self.labels), torch.from_numpy(self.predictions)
+        return float(multiclass_f1_score(said, truth, len(self.classes), average="macro"))
 
     @property
     def spikes_per_sample(self) -> float:

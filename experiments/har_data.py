@@ -37,11 +37,13 @@ class SensorSplit:
     Attributes:
         windows: in the sensors' units. by: the normalisation, fitted on training subjects.
         levels: see ``Normalizer.to_bytes``.
+        every: all windows of the source, one for each step at which one can start, for shifts in time. None: no shifts.
     """
 
     windows: SensorWindows
     by: Normalizer
     levels: int
+    every: SensorWindows | None = None
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -82,9 +84,24 @@ class SensorSplit:
         """The windows ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
         x, labels = self.windows.batch(rows)
         if rng is not None and augment is not None:
+            if self.every is not None and (augment.time_later or augment.time_earlier):
+                x, labels = self.every.batch(self._shifted(np.asarray(rows), augment, rng))
             x = augmented(x, augment, torch.from_numpy(self.by.scale), rng)
         values = (torch.from_numpy(self.by.to_bytes(x.numpy(), self.levels)).float() - ZERO) / self.levels
         return Batch(values, torch.nn.functional.one_hot(labels, len(self.classes)).float())
+
+    def _shifted(self, rows: NDArray[np.int64], augment: AugmentConfig, rng: torch.Generator) -> NDArray[np.int64]:
+        """Rows of ``every``: the windows ``rows`` begun earlier or later in their recording, as far as it goes.
+
+        What moves to later times in a window is a window begun earlier.
+        """
+        assert self.every is not None
+        later, earlier = (round(t * self.windows.rate / 1000) for t in (augment.time_later, augment.time_earlier))
+        moved = torch.randint(-later, earlier + 1, (len(rows),), generator=rng).numpy()
+        recording, start = self.windows.recordings[rows], self.windows.starts[rows]
+        first = np.searchsorted(self.every.recordings, recording)
+        count = np.searchsorted(self.every.recordings, recording, "right") - first
+        return first + np.clip(start + moved, 0, count - 1)
 
 
 def augmented(x: Tensor, augment: AugmentConfig, scale: Tensor, rng: torch.Generator) -> Tensor:
@@ -127,7 +144,7 @@ def _read(source: str, root: str) -> SensorData:
     return read_sensors(source, root)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _windows(source: str, root: str, window: float, stride: float, rate: float) -> SensorWindows:
     return cut_windows(_read(source, root), window, stride, rate=rate)
 
@@ -147,6 +164,9 @@ def _sides(config: Config) -> tuple[SensorWindows, SensorWindows]:
     whole = windows_of(config.data)
     if not config.data.test_speakers:
         raise ConfigError("sensor data has no test set of its own; name its subjects: data.test_speakers=[1,2]")
+    if config.data.excluded_speakers:
+        refuse_overlap("subject", test=config.data.test_speakers, excluded=config.data.excluded_speakers)
+        whole = whole.take(split_speakers(whole.subjects, config.data.excluded_speakers, who="subject").train)
     parts = split_speakers(whole.subjects, config.data.test_speakers, who="subject")
     return whole.take(parts.train), whole.take(parts.test)
 
@@ -168,8 +188,10 @@ def load_training(config: Config) -> tuple[SensorSplit, SensorSplit | None]:
     """
     train, valid = _training(config)
     by = Normalizer.fit(train)
-    levels = config.data.levels
-    return SensorSplit(train, by, levels), None if valid is None else SensorSplit(valid, by, levels)
+    d = config.data
+    moves = config.augment.time_later or config.augment.time_earlier
+    every = _windows(d.source, d.root, d.window, d.dt, 1000 / d.dt) if moves else None
+    return SensorSplit(train, by, d.levels, every), None if valid is None else SensorSplit(valid, by, d.levels)
 
 
 def load_test(config: Config) -> SensorSplit:

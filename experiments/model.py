@@ -33,7 +33,7 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
         torch.manual_seed(config.training.seed)
         source = net.input(channels, name=INPUT, kind="events" if config.data.max_count == 1 else "counts")
         for i, size in enumerate(m.hidden):
-            layer = net.population(_hidden(m, size), name="hidden" if i == 0 else f"hidden_{i + 1}")
+            layer = net.population(make_hidden(m, size), name="hidden" if i == 0 else f"hidden_{i + 1}")
             forward = Dense(
                 bias=m.bias,
                 batch_norm=m.batch_norm,
@@ -57,7 +57,8 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
     return net
 
 
-def _hidden(m: ModelConfig, size: int) -> Neuron:
+def make_hidden(m: ModelConfig, size: int) -> Neuron:
+    """``size`` neurons of the kind and parameters of ``m``."""
     learned = list[str]()
     values: dict[str, Any] = {"tau_mem": log_uniform(m.tau_mem, size), "threshold": m.threshold}
     if m.neuron == "CuBaLIF":

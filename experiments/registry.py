@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ConfigError
-from . import digits, fsdd, motifs, timing
+from . import digits, fsdd, har, motifs, timing
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (digits.EXPERIMENT, fsdd.EXPERIMENT, motifs.EXPERIMENT, timing.EXPERIMENT)
+    e.name: e for e in (digits.EXPERIMENT, fsdd.EXPERIMENT, har.EXPERIMENT, motifs.EXPERIMENT, timing.EXPERIMENT)
 }
 
 
