@@ -5,11 +5,19 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ConfigError
-from . import digits, fsdd, har, motifs, timing
+from . import digits, fsdd, har, l2mu_memory, motifs, timing
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (digits.EXPERIMENT, fsdd.EXPERIMENT, har.EXPERIMENT, motifs.EXPERIMENT, timing.EXPERIMENT)
+    e.name: e
+    for e in (
+        digits.EXPERIMENT,
+        fsdd.EXPERIMENT,
+        har.EXPERIMENT,
+        l2mu_memory.EXPERIMENT,
+        motifs.EXPERIMENT,
+        timing.EXPERIMENT,
+    )
 }
 
 
