@@ -58,8 +58,8 @@ RIDGES = {
 
 #: Settings that each fold chooses among; of equals the first.
 CANDIDATES = (
-    Candidate("mild", "little augmentation", ("rotation=10", "sensor_gain=0.1", "sensor_noise=0.05")),
-    Candidate("strong", "more of it", ("rotation=20", "sensor_gain=0.2", "sensor_noise=0.1")),
+    Candidate("turned", "another wearing of the watch", ("rotation=10", "sensor_gain=0.1", "sensor_noise=0.1")),
+    Candidate("straight", "less, since which way is down says much", ("rotation=3", "sensor_noise=0.05")),
 )
 
 
@@ -68,10 +68,12 @@ def defaults() -> Config:
     config = Config(experiment="har")
     data, model, training = config.data, config.model, config.training
     data.source, data.dt, data.window, data.stride, data.validation_speakers = "spsw", 50.0, 2000.0, 500.0, 0
-    model.block, model.neuron, model.hidden = "l2mu", "LIF", [64]
+    config.augment.time_later = config.augment.time_earlier = 250.0
+    model.block, model.neuron, model.hidden = "l2mu", "LIF", [128]
+    model.channels, model.order, model.theta, model.copies = 6, 6, 1000.0, 4
     model.tau_mem, model.tau_readout, model.readout = [50.0, 400.0], 100.0, "mean"
     model.surrogate_width, model.dropout = 0.4, 0.1
-    training.epochs, training.batch_size, training.lr, training.logit_scale = 40, 128, 1e-2, 3.0
+    training.epochs, training.batch_size, training.lr, training.logit_scale = 30, 128, 7e-3, 3.0
     return config
 
 

