@@ -10,6 +10,7 @@ from .network import Network, NetworkState, Node, Result
 from .per_channel import Copies, PerChannel
 from .readout import READOUTS
 from .schedule import Stage
+from .twin import smooth_twin
 
 __all__ = [
     "L2MU",
@@ -39,6 +40,7 @@ __all__ = [
     "published_l2mu",
     "rate_loss",
     "save_network",
+    "smooth_twin",
     "sensor_input",
     "sigma_delta_memory",
 ]

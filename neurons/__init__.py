@@ -36,6 +36,7 @@ from .surrogate import (
     surrogate_from_spec,
 )
 from .trace import fire, reset, use_surrogate
+from .twin import SmoothTwin, smooth_program
 
 __all__ = [
     "ALIF",
@@ -59,6 +60,7 @@ __all__ = [
     "ProgramNeuron",
     "SigmaDelta",
     "SlayerExp",
+    "SmoothTwin",
     "State",
     "StepProgram",
     "StraightThrough",
@@ -75,6 +77,7 @@ __all__ = [
     "run_stage",
     "sequence_delayed",
     "sequence_product",
+    "smooth_program",
     "staggered",
     "surrogate_from_spec",
     "use_surrogate",

@@ -53,6 +53,12 @@ class Surrogate:
     def derivative(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no derivative(x)")
 
+    def antiderivative(self, x: Tensor) -> Tensor:
+        """The smooth function with this derivative that is 0 at 0: what a network's smooth twin sends instead of
+        spikes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no antiderivative(x)")
+
     def __call__(self, x: Tensor) -> Tensor:
         return _Fire.apply(x, self)  # type: ignore[return-value]
 
@@ -81,6 +87,9 @@ class FastSigmoid(Surrogate):
         y = abs(x) * (1.0 / self.width) + 1.0
         return 1.0 / (y * y)
 
+    def antiderivative(self, x: Tensor) -> Tensor:
+        return x / (abs(x) * (1.0 / self.width) + 1.0)
+
 
 @dataclass(frozen=True)
 class ATan(Surrogate):
@@ -95,6 +104,9 @@ class ATan(Surrogate):
         y = x * (1.0 / self.width)
         return 1.0 / (y * y + 1.0)
 
+    def antiderivative(self, x: Tensor) -> Tensor:
+        return torch.atan(x * (1.0 / self.width)) * self.width
+
 
 @dataclass(frozen=True)
 class Triangle(Surrogate):
@@ -106,6 +118,10 @@ class Triangle(Surrogate):
 
     def derivative(self, x: Tensor) -> Tensor:
         return torch.maximum(1.0 - abs(x) * (1.0 / self.width), torch.zeros_like(x))
+
+    def antiderivative(self, x: Tensor) -> Tensor:
+        y = torch.clamp(x, -self.width, self.width)
+        return y - y * abs(y) * (0.5 / self.width)
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,9 @@ class Boxcar(Surrogate):
     def derivative(self, x: Tensor) -> Tensor:
         return torch.where(abs(x) < self.width, torch.ones_like(x), torch.zeros_like(x)) * (0.5 / self.width)
 
+    def antiderivative(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, -self.width, self.width) * (0.5 / self.width)
+
 
 @dataclass(frozen=True)
 class Gaussian(Surrogate):
@@ -129,6 +148,9 @@ class Gaussian(Surrogate):
 
     def derivative(self, x: Tensor) -> Tensor:
         return torch.exp(x * x * (-0.5 / self.width**2)) * (1.0 / (self.width * math.sqrt(2 * math.pi)))
+
+    def antiderivative(self, x: Tensor) -> Tensor:
+        return torch.erf(x * (1.0 / (self.width * math.sqrt(2.0)))) * 0.5
 
 
 @dataclass(frozen=True)
@@ -142,6 +164,10 @@ class SlayerExp(Surrogate):
     def derivative(self, x: Tensor) -> Tensor:
         return torch.exp(abs(x) * (-1.0 / self.width)) * self.scale
 
+    def antiderivative(self, x: Tensor) -> Tensor:
+        y = 1.0 - torch.exp(abs(x) * (-1.0 / self.width))
+        return torch.where(x > 0, y, -y) * (self.scale * self.width)
+
 
 @dataclass(frozen=True)
 class StraightThrough(Surrogate):
@@ -151,6 +177,9 @@ class StraightThrough(Surrogate):
 
     def derivative(self, x: Tensor) -> Tensor:
         return torch.ones_like(x) * (1.0 / self.width)
+
+    def antiderivative(self, x: Tensor) -> Tensor:
+        return x * (1.0 / self.width)
 
 
 SURROGATES: dict[str, type[Surrogate]] = {

@@ -15,7 +15,7 @@ import ranvier as rv
 from ranvier.errors import ConfigError, EngineError, GraphError, RunError
 from ranvier.networks import Delay, DelayWarning, delay_schedule, delays_of, load_network, save_network
 from ranvier.neurons import State
-from ranvier.neurons.engines import delayed
+from ranvier.neurons.engines import delayed, triton_gpu
 from ranvier.neurons.engines.taps import delayed_product
 
 KINDS = ("axonal", "dendritic", "synaptic")
@@ -386,40 +386,49 @@ def test_a_delay_that_training_has_spoilt_is_named() -> None:
             net.train(training)(torch.zeros(4, 1, 3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("kernel", [("linear", 0.0), ("gaussian", 1.0)], ids=lambda k: k[0])
-@pytest.mark.parametrize("loop", ["one", "two"])
-def test_a_loop_with_axonal_delays_in_the_fused_engine(loop: str, kernel: tuple[str, float]) -> None:
+def same_in_both_engines(net: rv.Network, sequence: Tensor, chunks: list[int], seed: int = 1) -> None:
     """Outputs, states and all gradients (weights, delays, input, and the state that a chunk starts from)."""
+    names = ["output", "input", *(n for n, p in net.named_parameters() if p.requires_grad)]
+    found = []
+    for engine in ("eager", "numba"):
+        net.engine = engine
+        torch.manual_seed(seed)  # the same dropout
+        outputs, state, loss = [], None, torch.zeros((), dtype=torch.float64)
+        for chunk in sequence.split(chunks):
+            result = net(chunk, state=state, record=("h.v",))
+            outputs.append(result.output)
+            state = result.state
+            loss = loss + result.recorded["h.v"].sum()
+        out = torch.cat(outputs)
+        loss = loss + (out * torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out)).sum()
+        wanted = [sequence, *(p for p in net.parameters() if p.requires_grad)]
+        found.append([out.detach(), *torch.autograd.grad(loss, wanted)])
+    assert found[0][0].sum() > 10
+    for name, eager, fused in zip(names, *found, strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        assert eager.abs().sum() > 0, name
+
+
+def spikes(steps: int, batch: int, size: int, rate: float) -> Tensor:
+    return (torch.rand(steps, batch, size, dtype=torch.float64) < rate).double().requires_grad_()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_loop_with_delays_in_the_fused_engine(form: str) -> None:
     torch.manual_seed(5)
     net = rv.Network()
     x, h = net.input(4), net.population(rv.AdLIF(7, tau_mem=5.0, threshold=0.3, learn="tau_mem"), name="h")
     net.connect(x, h, rv.Dense(gain=3.0))
-    delay = Delay(max=6.0, kernel=kernel[0], width=kernel[1])
-    if loop == "one":
-        net.connect(h, h, rv.Dense(delay=delay, gain=2.0))
-    else:
-        g = net.population(rv.CuBaLIF(5, tau_mem=6.0, threshold=0.3), name="g")
-        net.connect(h, g, rv.Dense(delay=Delay(max=4.0, min=0.0), gain=3.0))
-        net.connect(g, h, rv.Dense(delay=delay, gain=2.0, dropout=0.3))
-        net.connect(g, g, rv.Dense(gain=0.5))
-    net.double().train()
-    sequence = (torch.rand(23, 3, 4, dtype=torch.float64) < 0.4).double().requires_grad_()
-    found = []
-    for engine in ("eager", "numba"):
-        net.engine = engine
-        torch.manual_seed(1)  # the same dropout
-        first = net(sequence[:9])
-        second = net(sequence[9:], state=first.state, record=("h.v",))
-        out = torch.cat([first.output, second.output])
-        assert out.sum() > 10
-        seed = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out)
-        loss = (out * seed).sum() + second.recorded["h.v"].sum()
-        wanted = [sequence, *net.parameters()]
-        found.append([out.detach(), *torch.autograd.grad(loss, wanted)])
-    names = ["output", "input", *(n for n, _ in net.named_parameters())]
-    for name, eager, fused in zip(names, *found, strict=True):
-        torch.testing.assert_close(fused, eager, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-        assert eager.abs().sum() > 0, name
+    kernel = {"kernel": "gaussian", "width": 1.0} if form in ("axonal", "dendritic") else {}
+    net.connect(h, h, rv.Dense(delay=delays_as(form, 6.0, **kernel), gain=2.0), name="back")
+    same_in_both_engines(net.double().train(), sequence := spikes(23, 3, 4, 0.4), [9, 14])
+    if form == "synaptic":
+        for delay in delays_of(net):  # what is not learned has no gradient, and its neighbour still has
+            delay.set_phase("frozen")
+        same_in_both_engines(net, sequence, [9, 14])
+        net.connection("back").weight.requires_grad_(False)
+        delays_of(net)[0].set_phase("rounded")
+        same_in_both_engines(net, sequence, [9, 14])
     net.eval()
     outputs = []
     for engine in ("eager", "numba"):
@@ -428,8 +437,40 @@ def test_a_loop_with_axonal_delays_in_the_fused_engine(loop: str, kernel: tuple[
     assert torch.equal(*outputs)
 
 
-def test_what_cannot_be_done_with_delays_yet_says_so() -> None:
+@pytest.mark.parametrize("compact", [False, True], ids=["wide", "compact"])
+def test_all_kinds_of_delay_in_one_loop_in_the_fused_engine(compact: bool) -> None:
+    """Two populations; with a surrogate of compact support part of the gradients is left out."""
+    torch.manual_seed(5)
+    options: dict[str, Any] = {"threshold": 0.3, **({"surrogate": rv.Triangle(0.3)} if compact else {})}
+    net = rv.Network()
+    x, h = net.input(4), net.population(rv.LIF(7, tau_mem=5.0, **options), name="h")
+    g = net.population(rv.CuBaLIF(5, tau_mem=6.0, **options), name="g")
+    net.connect(x, h, rv.Dense(gain=3.0))
+    net.connect(h, g, rv.Dense(delay=delays_as("axonal+dendritic", 4.0, min=0.0), gain=3.0, dropout=0.2))
+    net.connect(g, h, rv.Dense(delay=delays_as("three-taps", 6.0), gain=2.0, dropout=0.3))
+    net.connect(h, h, rv.Dense(delay=delays_as("dendritic", 5.0), gain=2.0, dropout=0.3))
+    net.connect(h, g, rv.Dense(delay=delays_as("synaptic", 3.0, min=0.0), gain=2.0))
+    net.connect(g, g, rv.Dense(delay=delays_as("axonal", 3.0), gain=0.5))
+    net.connect(h, g, rv.Dense(gain=0.5, dropout=0.3))
+    same_in_both_engines(net.double().train(), spikes(23, 3, 4, 0.4), [9, 14])
+
+
+@pytest.mark.parametrize("forms", [("axonal+dendritic", "synaptic"), ("three-taps", "dendritic")])
+def test_a_loop_with_long_least_delays_advances_in_blocks(forms: tuple[str, str]) -> None:
+    """As long as a block of the fused engine and longer, with populations in either order within a block."""
+    torch.manual_seed(6)
+    net = rv.Network()
+    x, h = net.input(4), net.population(rv.LIF(7, tau_mem=5.0, threshold=0.3), name="h")
+    g = net.population(rv.LIF(6, tau_mem=5.0, threshold=0.3), name="g")
+    net.connect(x, h, rv.Dense(gain=3.0))
+    net.connect(h, g, rv.Dense(delay=delays_as(forms[0], 9.0, min=1.0), gain=3.0))
+    net.connect(g, h, rv.Dense(delay=delays_as(forms[1], 80.0, min=20.0), gain=3.0))
+    same_in_both_engines(net.double().train(), spikes(150, 2, 4, 0.2), [150])
+
+
+def test_what_cannot_be_done_with_delays_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     net = relay("synaptic", torch.ones(3, 3), recurrent=True)
-    net.engine = "numba"
-    with pytest.raises(EngineError, match="does not step a loop with synaptic delays"):
+    net.engine = "triton"
+    monkeypatch.setattr(triton_gpu, "check_tensors", lambda *_: None)
+    with pytest.raises(EngineError, match=r"'triton' does not step a loop with synaptic delays \(h -> h\) yet"):
         net(torch.ones(5, 4, 3))

@@ -68,6 +68,23 @@ def test_the_backward_pass_is_the_documented_formula(kind: str, width: float) ->
     np.testing.assert_allclose(x.grad.numpy(), FORMULA[kind](X, width) * scale.numpy(), rtol=1e-12, atol=1e-15)
 
 
+@each
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_antiderivative_is_0_at_0_and_has_the_derivative(kind: str, width: float) -> None:
+    """Its slope by finite differences, and by torch, away from the points where the derivative has a jump."""
+    surrogate = SURROGATES[kind](width=width)
+    x = torch.from_numpy(X[(abs(abs(X) - width) > 1e-3)]).requires_grad_()
+    y = surrogate.antiderivative(x)
+    (grad,) = torch.autograd.grad(y.sum(), [x])
+    h = 1e-6
+    with torch.no_grad():
+        slope = (surrogate.antiderivative(x + h) - surrogate.antiderivative(x - h)) / (2 * h)
+        assert surrogate.antiderivative(torch.zeros(1)).item() == 0.0
+    np.testing.assert_allclose(slope, surrogate.derivative(x.detach()), rtol=1e-5, atol=2e-5 / width)
+    away = abs(x.detach()) > 0  # torch's slope of abs and where at 0 is a convention
+    np.testing.assert_allclose(grad[away], surrogate.derivative(x.detach())[away], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", AREA)
 @pytest.mark.parametrize("width", (0.1, 0.5))
 def test_area_and_symmetry(kind: str, width: float) -> None:

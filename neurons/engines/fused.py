@@ -32,7 +32,7 @@ def run_fused(
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype) if tensor.is_floating_point() else dtype
     gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    past = gradients and any(h.requires_grad for h in history.values())
+    past = gradients and any(history[k.source].requires_grad for k in links if not k.taps)
     plan = plan_of(engine, cells, links, keep_states, gradients, past)
     results = dict(
         zip(plan.results, stage([t.to(dtype) if t.is_floating_point() else t for t in tensors], plan.text), strict=True)
