@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -291,10 +291,10 @@ def _neuron(
     own: Mapping[str, Any], size: int, learn: list[str], options: dict[str, Any], part: str, spread: bool = False
 ) -> Neuron:
     kind = own["neuron"]
-    if callable(kind):
-        return kind(size)
-    if kind not in ("lif", "cubalif"):
+    if kind not in ("lif", "cubalif") and not callable(kind):
         raise ConfigError(f"L2MU: the neuron of {part} must be 'lif', 'cubalif' or a function, got {kind!r}")
+    if not isinstance(kind, str):
+        return cast(MakeNeuron, kind)(size)
     named = ("tau_mem", "threshold") if kind == "lif" else ("tau_mem", "threshold", "tau_syn")
     for what in named:
         if not isinstance(own[what], Real):
