@@ -1,19 +1,24 @@
 """The integer model, its exporters and their verifiers."""
 
-from .integer import IntConnection, IntegerNetwork, IntegerResult, IntInput, IntPopulation
+from .arrivals import IntConnection
+from .inputs import IntInput, Sensor
+from .integer import IntegerNetwork, IntegerResult, IntPopulation
+from .onnx_float import FloatAgreement, export_float_onnx, float_agreement
 from .program import IntOp, IntProgram, IntValue
 from .quantize import check_exportable, quantize
 from .target_c import CTarget
+from .target_onnx import OnnxTarget
 from .target_verilog import VerilogTarget
 from .verify import Agreement, Target, Verification, agreement, verify
 
-TARGETS: dict[str, Target] = {"c": CTarget(), "verilog": VerilogTarget()}
+TARGETS: dict[str, Target] = {"c": CTarget(), "onnx": OnnxTarget(), "verilog": VerilogTarget()}
 """Every target by name: what it is exported to and verified in."""
 
 __all__ = [
     "TARGETS",
     "Agreement",
     "CTarget",
+    "FloatAgreement",
     "IntConnection",
     "IntInput",
     "IntOp",
@@ -22,11 +27,15 @@ __all__ = [
     "IntValue",
     "IntegerNetwork",
     "IntegerResult",
+    "OnnxTarget",
+    "Sensor",
     "Target",
     "Verification",
     "VerilogTarget",
     "agreement",
     "check_exportable",
+    "export_float_onnx",
+    "float_agreement",
     "quantize",
     "verify",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ExportError
-from ..networks import Network, delays_of
-from .arrivals import IntConnection, lowered_delays
+from ..networks import Network
+from .arrivals import IntConnection
 from .calibration import Recording, make_formats, open_loop_error, record
-from .integer import IntegerNetwork, IntInput, IntPopulation
+from .folding import fold
+from .inputs import RANGES, IntInput, Sensor, calibrated_ports
+from .integer import IntegerNetwork, IntPopulation
 from .lowering import Lowered, lower
 from .program import bits_of
 
@@ -29,6 +32,7 @@ def quantize(
     lengths: Tensor | np.ndarray | None = None,
     weight_bits: int = 8,
     state_bits: int = 16,
+    sensors: Mapping[str, Sensor] | None = None,
 ) -> IntegerNetwork:
     """Give ``net`` its integer form: weights with a scale per target neuron, states and intermediate values in fixed
     point.
@@ -40,6 +44,7 @@ def quantize(
         lengths: [B], unpadded steps of each sample.
         weight_bits: 2 to 8.
         state_bits: width of states to start from; a population whose spikes then differ from float gets wider ones.
+        sensors: for inputs of kind ``samples``, what the device's numbers stand for.
 
     Raises:
         ExportError: naming what has no integer form.
@@ -50,25 +55,20 @@ def quantize(
             f"quantize: weight_bits must be 2 to 8 and state_bits 4 to 28, got {weight_bits} and {state_bits}"
         )
     check_exportable(net)
-    x = (
-        {n: torch.as_tensor(v).float() for n, v in calibration.items()}
-        if isinstance(calibration, Mapping)
-        else torch.as_tensor(calibration).float()
-    )
+    inputs, x = calibrated_ports(net, calibration, sensors)
     training = net.training
     net.eval()
     try:
         with torch.no_grad():
             recordings = record(net, x, None if lengths is None else torch.as_tensor(lengths))
             populations = tuple(
-                _population(net, name, recordings[name], weight_bits, state_bits)
+                _population(net, inputs, name, recordings[name], weight_bits, state_bits)
                 for stage in net.schedule()
                 for name in stage.populations
             )
     finally:
         net.train(training)
     assert net.readout_of is not None
-    inputs = tuple(IntInput(n, net.graph.nodes[n]["size"], net.graph.nodes[n]["port"]) for n in net.inputs)
     notes = {"weight_bits": weight_bits, "state_bits": state_bits, "trained_readout": net.readout_of[1]}
     return IntegerNetwork(net.dt, inputs, populations, (net.readout_of[0], INTEGER_READOUT[net.readout_of[1]]), notes)
 
@@ -80,8 +80,8 @@ def check_exportable(net: Network) -> None:
     if net.readout_of[1] not in INTEGER_READOUT:
         raise ExportError(f"readout {net.readout_of[1]!r} has no integer form; use one of {', '.join(INTEGER_READOUT)}")
     for name, data in net.graph.nodes(data=True):
-        if data["kind"] == "input" and data["port"] not in ("events", "counts"):
-            raise ExportError(f"input {name!r} receives {data['port']!r}; events and counts have an integer form")
+        if data["kind"] == "input" and data["port"] not in RANGES:
+            raise ExportError(f"input {name!r} receives {data['port']!r}; {', '.join(RANGES)} have an integer form")
     for a, _, key in net.graph.edges(keys=True):
         kind = getattr(net.connection(key), "kind", type(net.connection(key)).__name__)
         if kind not in ("dense", "per_channel", "copies"):
@@ -100,63 +100,75 @@ class _Weights:
     bias: np.ndarray
 
 
-def _population(net: Network, name: str, recording: Recording, weight_bits: int, state_bits: int) -> IntPopulation:
+def _population(
+    net: Network, inputs: Sequence[IntInput], name: str, recording: Recording, weight_bits: int, state_bits: int
+) -> IntPopulation:
     neuron = net.neuron(name)
     model = str(getattr(neuron, "label", type(neuron).__name__))
     label = f"population {name!r} ({model})"
-    weights = _weights(net, name, weight_bits, label)
+    weights = _weights(net, inputs, name, weight_bits, label)
     lowered = _choose_widths(recording, weights, state_bits, label)
     return IntPopulation(
         name, neuron.size, model, weights.connections, lowered.program, lowered.tables, lowered.initial
     )
 
 
-def _weights(net: Network, name: str, weight_bits: int, label: str) -> _Weights:
+def _weights(net: Network, inputs: Sequence[IntInput], name: str, weight_bits: int, label: str) -> _Weights:
     """Fold batch norm and bias, and quantise all connections into ``name`` with one scale per target neuron: they meet
-    in one accumulator. A connection with several taps becomes one for each.
+    in one accumulator. A connection with several taps becomes one for each. Where samples arrive, whose weights per
+    unit are far smaller than those of spikes, whole connections are brought to one magnitude by powers of two.
     """
     size = net.neuron(name).size
-    order = [n for stage in net.schedule() for n in stage.populations]
-    earlier = {*net.inputs, *order[: order.index(name)]}
-    bias = np.zeros(size)
-    folded: list[tuple[str, str, int, dict[str, np.ndarray], np.ndarray]] = []
-    for source, _, key, delay in net.graph.in_edges(name, keys=True, data="delay"):
-        c = net.connection(key)
-        w = c.weight.detach().cpu().numpy().astype(np.float64)
-        b = np.zeros(size) if c.bias is None else c.bias.detach().cpu().numpy().astype(np.float64)
-        if c.norm is not None:
-            mean, var, gamma, beta = (t.detach().cpu().numpy().astype(np.float64) for t in _norm(c.norm))
-            gain = gamma / np.sqrt(var + c.norm.eps)
-            w, b = w * gain[:, None], (b - mean) * gain + beta
-        if not np.all(np.isfinite(w)) or not np.all(np.isfinite(b)):
-            raise ExportError(f"{label}: connection {key!r} has weights that are not finite")
-        bias += b
-        own = {d.kind: d.whole().cpu().numpy() for d in delays_of(c)}
-        for tap, part in enumerate(np.split(w, c.parts, axis=1)):
-            tables = {kind: np.split(d, c.parts, axis=1)[tap] if kind == "synaptic" else d for kind, d in own.items()}
-            folded.append((key if tap == 0 else f"{key}#{tap + 1}", source, 0 if own else delay, tables, part))
+    folded, bias = fold(net, name, label)
+    ports = {i.name: i for i in inputs}
+    real = []
+    for c in folded:
+        port = ports.get(c.source)
+        if port is not None and port.samples:
+            if any(port.offsets) and (c.delay or c.delays):
+                raise ExportError(
+                    f"{label}: connection {c.name!r} delays the samples of {c.source!r}, whose sensor has an offset: "
+                    "before the first step no number stands for silence. Take the offset out of the sensor's numbers "
+                    "or the delay out of the connection"
+                )
+            real.append(c.weights * np.array(port.units) / port.factors)
+        else:
+            real.append(c.weights)
+    shifts = _shifts(real) if any(ports[c.source].samples for c in folded if c.source in ports) else [0] * len(real)
+    real = [w / 2.0**shift for w, shift in zip(real, shifts, strict=True)]
     top = (1 << (weight_bits - 1)) - 1
-    peak = np.max([np.abs(w).max(axis=1) for *_, w in folded], axis=0) if folded else np.zeros(size)
+    peak = np.max([np.abs(w).max(axis=1) for w in real], axis=0) if folded else np.zeros(size)
     scale = np.where(peak > 0, peak, peak.max() or 1.0) / top
     low, high = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    connections = []
-    for key, source, steps, tables, w in folded:
+    connections, widest = [], 0
+    for c, w, shift in zip(folded, real, shifts, strict=True):
         whole = np.clip(np.round(w / scale[:, None]), -top, top).astype(np.int8)
-        most = 255 if source in net.inputs and net.graph.nodes[source]["port"] == "counts" else 1
-        low += most * np.minimum(whole, 0).astype(np.int64).sum(1)
-        high += most * np.maximum(whole, 0).astype(np.int64).sum(1)
-        delay, delays = lowered_delays(steps, tables, source in earlier, key)
-        connections.append(IntConnection(key, source, delay, whole, delays))
+        port = ports.get(c.source)
+        if port is not None and port.samples:
+            # of the rounded weights, which an offset far from 0 would else tell from those that the numbers meet
+            seen = whole * scale[:, None] * 2.0**shift * port.factors / np.array(port.units)
+            bias = bias + seen @ np.array(port.offsets)
+        least, most = RANGES["events" if port is None else port.port]
+        ends = np.array([[least], [most]]) * (1 if port is None else port.factors) << shift
+        products = whole.astype(np.int64)[None] * np.broadcast_to(ends, (2, whole.shape[1]))[:, None]
+        widest = max(widest, int(np.abs(ends).max()))
+        low += products.min(0).sum(1)
+        high += products.max(0).sum(1)
+        connections.append(IntConnection(c.name, c.source, c.delay, whole, c.delays, shift))
     acc = (int(low.min()), int(high.max()))
-    if acc[0] < -(1 << 31) or acc[1] >= 1 << 31:
-        raise ExportError(f"{label}: its accumulator could reach {acc}, beyond 32 bits; it has too many sources")
+    if acc[0] < -(1 << 31) or max(acc[1], widest) >= 1 << 31:
+        raise ExportError(
+            f"{label}: its accumulator could reach {acc}, beyond 32 bits; it has too many sources, or samples in units "
+            "too fine beside them"
+        )
     return _Weights(tuple(connections), acc, scale, bias)
 
 
-def _norm(norm: torch.nn.BatchNorm1d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var, norm.weight, norm.bias
+def _shifts(weights: Sequence[np.ndarray]) -> list[int]:
+    """Powers of two by which whole connections are larger than the smallest."""
+    peaks = [float(np.abs(w).max()) for w in weights]
+    least = min((p for p in peaks if p > 0), default=1.0)
+    return [round(math.log2(p / least)) if p > 0 else 0 for p in peaks]
 
 
 def _choose_widths(recording: Recording, weights: _Weights, state_bits: int, label: str) -> Lowered:
