@@ -36,7 +36,7 @@ _debug = False
 
 Run = Annotated[str, typer.Argument(help="A run: its folder, or its name in runs/.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
-Target = Annotated[list[str], typer.Option("--target", "-t", help="c or verilog; may be given more than once.")]
+Target = Annotated[list[str], typer.Option("--target", "-t", help="c, onnx or verilog; may be given more than once.")]
 
 
 @app.callback()
@@ -123,6 +123,32 @@ def train(
         experiment.run(config, folder, log, overwrite)
 
 
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="The experiment: har.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings that are not searched.")
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Search until so many trials have ended.", min=1)] = 200,
+    storage: Annotated[
+        str | None, typer.Option(help="Address of a data base that machines share; by default SQLite in the folder.")
+    ] = None,
+    fold: Annotated[int, typer.Option(help="The fold whose people are put aside.", min=0)] = 0,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Name or path of the folder; by default runs/NAME-sweep.")
+    ] = None,
+) -> None:
+    """Search an experiment's settings with Optuna, on people who are in no test. Started again, it goes on."""
+    with _clean_errors():
+        from ranvier.experiments.registry import find_experiment
+        from ranvier.experiments.runs import runs_root
+        from ranvier.experiments.sweep import run_sweep
+
+        folder = Path(run) if run and os.sep in run else runs_root() / (run or f"{name}-sweep")
+        experiment = find_experiment(name)
+        out.print(run_sweep(experiment.defaults(), settings or [], folder, trials, log, storage, fold), soft_wrap=True)
+
+
 @app.command("eval")
 def evaluate(
     run: Run,
@@ -143,7 +169,7 @@ def export(
     as_json: Json = False,
     folder: Annotated[Path | None, typer.Option("--out", help="Where to write; by default RUN/TARGET.")] = None,
 ) -> None:
-    """Quantise a trained network to 8-bit integers and write it as C99 or SystemVerilog."""
+    """Quantise a trained network to 8-bit integers and write it as C99, ONNX or SystemVerilog."""
     with _clean_errors():
         from ranvier.experiments.workflow import export_run
 
@@ -156,7 +182,7 @@ def verify(
     target: Target,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Compare only the first so many test samples (by default all in C, 50 in Verilog)."),
+        typer.Option(min=1, help="Compare only the first so many test samples (by default all, 50 in Verilog)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
