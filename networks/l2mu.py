@@ -83,6 +83,8 @@ class L2MU:
             value start evenly spaced, and A and B are scaled to the values' range. Or ``spiking``, as published: every
             coefficient is one neuron of the kind ``neuron``, and mostly forgets (docs/l2mu.md).
         copies: neurons for each value of u and m; 8 by default, and 1 with ``spiking``.
+        correlation: correlation time in ms of what u is expected to carry, for the scale of A and B; by default
+            theta / order. Shorter for noisier inputs.
         neuron: ``lif``, ``cubalif`` or a function from a size to a neuron. This, ``tau_mem``, ``tau_syn`` and
             ``threshold`` are for all populations or a mapping from memory_input, memory, hidden and output; u and m of
             ``sigma_delta`` take none of them.
@@ -114,6 +116,7 @@ class L2MU:
         outputs: int | None = None,
         memory: str = "sigma_delta",
         copies: int | None = None,
+        correlation: float | None = None,
         neuron: str | MakeNeuron | Mapping[str, str | MakeNeuron] = "lif",
         tau_mem: float | Mapping[str, float] = 10.0,
         tau_syn: float | Mapping[str, float] = 5.0,
@@ -151,7 +154,9 @@ class L2MU:
         x = net.graph.nodes[source.name if isinstance(source, Node) else source]["size"]
         states = channels * order
         if several:
-            u, m = sigma_delta_memory(net, channels, order, theta, copies, method, transpose, learn_memory, name)
+            u, m = sigma_delta_memory(
+                net, channels, order, theta, copies, method, transpose, learn_memory, name, correlation
+            )
         else:
             u = net.population(make("memory_input", channels), name=f"{name}_u")
             m = net.population(make("memory", states), name=f"{name}_m")
@@ -182,6 +187,7 @@ def sigma_delta_memory(
     transpose: bool = False,
     learn: bool = False,
     name: str = "memory",
+    correlation: float | None = None,
 ) -> tuple[Node, Node]:
     """Add the spiking memory that remembers, alone: its input population, ``channels`` values, and the memory,
     (channels, order) values, every value the mean of ``copies`` signed neurons. Returns both; connect to the first with
@@ -194,7 +200,7 @@ def sigma_delta_memory(
     """
     if copies > 1 and learn:
         raise ConfigError("L2MU: learn_memory needs copies=1: with more, the copies of a value would come apart")
-    a, b = memory_matrices(order, theta, net.dt, method, transpose)
+    a, b = memory_matrices(order, theta, net.dt, method, transpose, correlation=correlation)
     even = torch.full((copies, copies), 1.0 / copies, dtype=a.dtype)
 
     def add(values: int, label: str) -> Node:
@@ -207,17 +213,26 @@ def sigma_delta_memory(
 
 
 def memory_matrices(
-    order: int, theta: float, dt: float = 1.0, method: str = "zoh", transpose: bool = False, scaled: bool = True
+    order: int,
+    theta: float,
+    dt: float = 1.0,
+    method: str = "zoh",
+    transpose: bool = False,
+    scaled: bool = True,
+    correlation: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A and B as :func:`legendre_matrices`; ``scaled`` so that every coefficient stays mostly within -1 to 1.
 
-    Its scale is twice its standard deviation while the input is noise of unit variance whose correlation time is
-    theta / order, about the fastest that the memory can hold. So no row ever falls silent and none saturates, whatever
-    theta is.
+    Its scale is twice its standard deviation while the input is noise of unit variance with a ``correlation`` time, in
+    ms, by default theta / order, about the fastest that the memory can hold. So no row ever falls silent and none
+    saturates, whatever theta is. Noisier inputs are averaged away more: give them the shorter time that they have.
 
     Raises:
-        ConfigError: for an unstable memory (Euler with a short window), beside what that raises.
+        ConfigError: for an unstable memory (Euler with a short window), a correlation not above 0, beside what that
+            raises.
     """
+    if correlation is not None and not (isinstance(correlation, Real) and 0 < correlation < math.inf):
+        raise ConfigError(f"correlation must be a finite time in ms above 0, got {correlation!r}")
     a, b = legendre_matrices(order, theta, dt, method, transpose)
     radius = float(torch.linalg.eigvals(a).abs().max())
     if radius >= 1:
@@ -228,7 +243,7 @@ def memory_matrices(
     if not scaled:
         return a, b
     # the joint covariance P = F P F' + G G' of the coefficients and an autoregressive input of unit variance
-    keep = math.exp(-dt * order / theta)
+    keep = math.exp(-dt / (theta / order if correlation is None else correlation))
     f, g = torch.zeros(order + 1, order + 1, dtype=a.dtype), torch.ones(order + 1, 1, dtype=a.dtype)
     f[:order, :order], f[:order, order:], f[order, order], g[:order] = a, keep * b, keep, b
     right = (1 - keep**2) * (g @ g.T).reshape(-1, 1)

@@ -226,6 +226,19 @@ def test_the_repaired_memory_is_never_silent(theta: float) -> None:
     assert theta < order or error.mean() < 0.15  # six polynomials over five steps are no reading
 
 
+def test_scale_is_twice_the_deviation_of_the_coefficients() -> None:
+    """Driven by noise of the stated correlation and unit variance, every coefficient's deviation is one half."""
+    for correlation in (1.0, 10.0):
+        a, b = (t.numpy() for t in memory_matrices(4, 30.0, correlation=correlation))
+        rng, keep = np.random.default_rng(0), np.exp(-1 / correlation)
+        u, m, seen = rng.normal(size=500), np.zeros((4, 500)), []
+        for _ in range(600):
+            u = keep * u + np.sqrt(1 - keep**2) * rng.normal(size=500)
+            m = a @ m + b * u
+            seen.append(m)
+        np.testing.assert_allclose(np.std(seen[100:], axis=(0, 2)), 0.5, rtol=0.03)
+
+
 def test_sensor_input() -> None:
     """Every axis drives its own neurons only; the stacked form has three layers; parameters are per neuron."""
     net = rv.Network()
@@ -264,6 +277,7 @@ def test_errors() -> None:
         ({"memory": "perfect"}, "memory must be one of sigma_delta, spiking"),
         ({"memory": "spiking", "copies": 2}, "copies of a value are for memory='sigma_delta'"),
         ({"learn_memory": True}, "learn_memory needs copies=1"),
+        ({"correlation": 0.0}, "correlation must be a finite time in ms above 0"),
         ({"method": "euler", "theta": 2.0}, "unstable with method 'euler'.*use 'zoh'"),
         ({"neuron": "lif2"}, "the neuron of hidden must be 'lif', 'cubalif' or a function"),
         ({"tau_mem": {"hiden": 3.0}}, "tau_mem is for memory_input, memory, hidden, output; got 'hiden'"),
