@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ..deploy import TARGETS, IntegerNetwork, IntegerResult, quantize, verify
+from ..deploy import TARGETS, IntegerNetwork, IntegerResult, export_float_onnx, float_agreement, quantize, verify
 from ..errors import ConfigError
 from ..networks import Network, load_network
 from ..networks.files import WEIGHTS_FILE
@@ -160,6 +160,8 @@ def export_run(run: str | Path, targets: Sequence[str], console: Console, out: P
         place = (out or folder) / name
         with console.status(f"Writing {name}"):
             files[name] = [str(p) for p in TARGETS[name].export(inet, place, artefact_name(folder), few)]
+            if name == "onnx":
+                files[name] += [str(p) for p in export_float_onnx(net, place, artefact_name(folder))]
             if name == "c":
                 short = verify(
                     TARGETS[name],
@@ -196,7 +198,8 @@ def verify_run(
     the integer model.
 
     Args:
-        samples: how many test samples, for all targets or by target; by default all of them in C and 50 in Verilog.
+        samples: how many test samples, for all targets or by target; by default all of them, and 50 in
+            Verilog.
 
     Returns:
         What `ranvier verify --json` prints and ``verification.json`` keeps: ``run``, ``samples`` (the most that a
@@ -223,12 +226,16 @@ def verify_run(
     found: dict[str, Any] = {}
     for name in names:
         asked = samples.get(name) if isinstance(samples, Mapping) else samples
-        n = min(len(split), asked or (len(split) if name == "c" else VERILOG_SAMPLES))
+        n = min(len(split), asked or (VERILOG_SAMPLES if name == "verilog" else len(split)))
         part = _first(golden, n)
         with console.status(f"Running {name} on {n} samples"):
             result = verify(
                 TARGETS[name], inet, folder / name, title, counts[:, :n], None if lengths is None else lengths[:n], part
             )
+            if name == "onnx" and result.differing_spikes is not None:
+                ends = None if lengths is None else lengths[:n]
+                close = float_agreement(load_network(folder), folder / name, title, counts[:, :n], ends)
+                result.figures["float"] = close.to_json()
         found[name] = {"samples": n} | result.to_json() | ({"samples": 0} if result.differing_spikes is None else {})
     total = [t["differing_spikes"] for t in found.values()]
     reasons = [f"{n}: {t['reason']}" for n, t in found.items() if t["reason"]]
