@@ -24,7 +24,7 @@ class IntConnection:
     ``delay`` says which output of the source is read in a step: this step's (0) or that of the step before (1), as a
     source that runs after its target needs. ``delays`` are further whole steps until it arrives: ``uniform`` [1],
     ``axonal`` [N_source], ``dendritic`` [N_target], ``synaptic`` [N_target, N_source] (uint8 or uint16); several add
-    up.
+    up. The weights count 2^``shift``, so that those of spikes meet those of samples in one accumulator.
     """
 
     name: str
@@ -32,6 +32,7 @@ class IntConnection:
     delay: int
     weights: np.ndarray
     delays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shift: int = 0
 
     @property
     def further(self) -> np.ndarray:
@@ -57,6 +58,8 @@ class IntConnection:
             )
         if self.weights.dtype != np.int8 or self.weights.shape != (n_target, n_source):
             raise ExportError(f"connection {self.name!r}: weights must be int8 [{n_target}, {n_source}]")
+        if not 0 <= self.shift <= 30:
+            raise ExportError(f"connection {self.name!r}: shift must be 0 to 30, got {self.shift}")
         shapes = {
             "uniform": (1,),
             "axonal": (n_source,),
@@ -140,12 +143,12 @@ class Ring:
 def _groups(c: IntConnection) -> list[tuple[int, np.ndarray | slice, np.ndarray | slice, np.ndarray]]:
     """The synapses by their further delay: (delay, sources, targets, weights [n_source, n_target])."""
     if c.reach == 0:
-        return [(0, slice(None), slice(None), c.weights.T.astype(np.float64))]
+        return [(0, slice(None), slice(None), c.weights.T * 2.0**c.shift)]
     further, result = c.further, []
     for delay in np.unique(further):
         chosen = (further == delay) & (c.weights != 0)
         targets, sources = np.flatnonzero(chosen.any(1)), np.flatnonzero(chosen.any(0))
         if len(targets):
-            weights = np.where(chosen, c.weights, 0)[np.ix_(targets, sources)].T.astype(np.float64)
+            weights = np.where(chosen, c.weights, 0)[np.ix_(targets, sources)].T * 2.0**c.shift
             result.append((int(delay), sources, targets, weights))
     return result

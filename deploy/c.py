@@ -11,6 +11,7 @@ from .arrivals import IntConnection
 from .artefact import contract, default_vectors, write_all
 from .c_harness import replay, self_test, vectors
 from .c_text import array, banner, expression, literal, operand, storage, width
+from .inputs import RANGES
 from .integer import IntegerNetwork, IntPopulation
 from .names import checked_name, identifiers
 from .program import ACC
@@ -87,7 +88,7 @@ class CPrinter:
                 )
         for source in inet.delayed:
             lines.append(
-                f"    uint8_t before_{self.node[source]}[{self.sizes[source]}]; /* its output in the step before */"
+                f"    {self.carrier(source)} before_{self.node[source]}[{self.sizes[source]}]; /* its output in the step before */"
             )
         lines.append(f"    int64_t readout[{out_width}];")
         for p in inet.populations:
@@ -99,7 +100,7 @@ class CPrinter:
             lines.append(f"    int32_t acc[{self.scratch}]; /* scratch */")
         lines += [f"}} {n}_state;", "", "/* The input of one step. */", "typedef struct {"]
         lines += [
-            f"    uint8_t {self.node[i.name]}[{i.size}]; /* {'events: 0 or 1' if i.binary else 'counts: 0 to 255'} */"
+            f"    {self.carrier(i.name)} {self.node[i.name]}[{i.size}]; /* {i.port}: {' or '.join('01') if i.binary else f'{RANGES[i.port][0]} to {RANGES[i.port][1]}'} */"
             for i in inet.inputs
         ]
         lines += [
@@ -135,6 +136,10 @@ class CPrinter:
     def source(self) -> str:
         n = self.name
         lines = [*banner(f"{n}: how it computes is in {n}_contract.txt."), f'#include "{n}.h"', ""]
+        for i in self.inet.inputs:
+            if any(i.shifts):
+                lines += [f"/* {i.name}: what each channel is shifted by as it enters */"]
+                lines += array(f"static const uint8_t shift_{self.node[i.name]}[{i.size}]", i.shifts)
         for p in self.inet.populations:
             for c in p.connections:
                 lines += [f"/* {c.name}: one row of {p.size} targets for each of {self.sizes[c.source]} sources */"]
@@ -156,8 +161,8 @@ class CPrinter:
                     )
         lines += self.helpers()
         for p in self.inet.populations:
-            for c in p.connections if p.depth > 1 else ():
-                lines += self.send(p, c)
+            for c in p.connections:
+                lines += self.send(p, c) if self.own(p, c) else []
             lines += self.update(p)
         return "\n".join([*lines, *self.reset(), *self.step(), *self.classes(), ""])
 
@@ -187,7 +192,7 @@ class CPrinter:
                     "}",
                     "",
                 ]
-        sources = {c.source for p in self.inet.populations if p.depth == 1 for c in p.connections}
+        sources = {c.source for p in self.inet.populations for c in p.connections if not self.own(p, c)}
         if sources:
             # A spike adds its row; a silent source costs one comparison.
             counted = any(s in self.ports and not self.ports[s].binary for s in sources)
@@ -211,7 +216,10 @@ class CPrinter:
         return lines
 
     def send(self, p: IntPopulation, c: IntConnection) -> list[str]:
-        """A connection into a ring: one form for every delay; only where it is read differs."""
+        """A connection into a ring, from samples or with weights that are shifted, as a function of its own.
+
+        There is one form for every delay; only where it is read differs.
+        """
         link, ring = self.link[c.name], f"state->ring_{self.node[p.name]}_r"
         outer = [f"state->slot_{self.node[p.name]}_r"]
         outer += [str(int(c.delays["uniform"][0]))] if "uniform" in c.delays else []
@@ -219,26 +227,45 @@ class CPrinter:
         inner = ["slot"]
         inner += [f"delay_dendritic_{link}[i]"] if "dendritic" in c.delays else []
         inner += [f"delay_synaptic_{link}[j * {p.size} + i]"] if "synaptic" in c.delays else []
-        term = "row[i] * (int32_t)source[j]" if self.counted(c.source) else "row[i]"
+        factors = [] if c.source not in self.ports or self.ports[c.source].binary else ["(int32_t)source[j]"]
+        if c.source in self.ports and any(self.ports[c.source].shifts):
+            factors.append(f"((int32_t)1 << shift_{self.node[c.source]}[j])")
+        factors += [str(1 << c.shift)] if c.shift else []
+        value = [f"            const int32_t value = {' * '.join(factors)};"] if factors else []
+        term = "row[i] * value" if factors else "row[i]"
         wrap = f" - (at < {p.depth} ? 0 : {p.depth})" if c.reach else ""
+        kind = storage(*p.program.acc) if p.depth > 1 else "int32_t"
+        place = [
+            f"                const int32_t at = {' + '.join(inner)};",
+            f"                {kind} *acc = {ring} + (at{wrap}) * {p.size} + i;",
+        ]
+        plain = ["                int32_t *acc = state->acc + i;"]
         return [
-            f"static void send_{link}({self.name}_state *state, const uint8_t *source)",
+            f"static void send_{link}({self.name}_state *state, const {self.carrier(c.source)} *source)",
             "{",
             "    int32_t i, j;",
             f"    const int8_t *row = w_{link};",
             f"    for (j = 0; j < {self.sizes[c.source]}; ++j, row += {p.size}) {{",
             "        if (source[j] != 0) {",
-            f"            const int32_t slot = {' + '.join(outer)};",
+            *([f"            const int32_t slot = {' + '.join(outer)};"] if p.depth > 1 else []),
+            *value,
             f"            for (i = 0; i < {p.size}; ++i) {{",
-            f"                const int32_t at = {' + '.join(inner)};",
-            f"                {storage(*p.program.acc)} *acc = {ring} + (at{wrap}) * {p.size} + i;",
-            f"                *acc = ({storage(*p.program.acc)})(*acc + {term});",
+            *(place if p.depth > 1 else plain),
+            f"                *acc = ({kind})(*acc + {term});",
             "            }",
             "        }",
             "    }",
             "}",
             "",
         ]
+
+    def own(self, p: IntPopulation, c: IntConnection) -> bool:
+        """Whether a connection is printed as a function of its own."""
+        return p.depth > 1 or c.shift > 0 or (c.source in self.ports and self.ports[c.source].samples)
+
+    def carrier(self, node: str) -> str:
+        """The type of an output that other populations read."""
+        return "int16_t" if node in self.ports and self.ports[node].samples else "uint8_t"
 
     def counted(self, source: str) -> bool:
         return source in self.ports and not self.ports[source].binary
@@ -337,7 +364,7 @@ class CPrinter:
                     if c.delay
                     else f"{'in' if c.source in self.ports else 'out'}->{self.node[c.source]}"
                 )
-                if p.depth > 1:
+                if self.own(p, c):
                     lines.append(f"    send_{self.link[c.name]}(state, {source});")
                     continue
                 how = "counts" if self.counted(c.source) else "spikes"

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .c_text import array, banner
+from .inputs import IntInput
 
 if TYPE_CHECKING:
     from .c import CPrinter
 
+SAMPLE_BIAS = 1 << 15
+"""Added to samples in the vectors, which hold no negative numbers."""
 FNV_START, FNV_FACTOR = 2166136261, 16777619
 
 
@@ -27,7 +30,8 @@ def vectors(c: CPrinter, x: np.ndarray | Mapping[str, np.ndarray]) -> str:
         for k in range(steps):
             for number, port in enumerate(c.inet.inputs):
                 for channel in np.flatnonzero(stimuli[port.name][k, b]):
-                    events += [number, int(channel), int(stimuli[port.name][k, b, channel])]
+                    value = int(stimuli[port.name][k, b, channel])
+                    events += [number, int(channel), value + SAMPLE_BIAS if port.samples else value]
             ends.append(len(events) // 3)
             value = FNV_START
             for p in c.inet.populations:
@@ -48,11 +52,17 @@ def vectors(c: CPrinter, x: np.ndarray | Mapping[str, np.ndarray]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read(port: IntInput) -> str:
+    """A value of the vectors in the type of its port."""
+    value = "vector_events[3 * e + 2]"
+    return f"(int16_t)((int32_t){value} - {SAMPLE_BIAS})" if port.samples else f"(uint8_t){value}"
+
+
 def self_test(c: CPrinter) -> str:
     n = c.name
     clear = [f"            for (i = 0; i < {i.size}; ++i) {{ in.{c.node[i.name]}[i] = 0; }}" for i in c.inet.inputs]
     put = [
-        f"                if (vector_events[3 * e] == {k}) {{ in.{c.node[i.name]}[vector_events[3 * e + 1]] = (uint8_t)vector_events[3 * e + 2]; }}"
+        f"                if (vector_events[3 * e] == {k}) {{ in.{c.node[i.name]}[vector_events[3 * e + 1]] = {read(i)}; }}"
         for k, i in enumerate(c.inet.inputs)
     ]
     digest = [
@@ -90,7 +100,7 @@ def replay(c: CPrinter) -> str:
         "int main(int argc, char **argv)", "{", "    int32_t steps, k, i;", "    (void)argv;",
         f'    if (argc > 1) {{ (void)printf("%lu\\n", (unsigned long)sizeof({n}_state)); return 0; }}',
         "    while (fread(&steps, sizeof steps, 1, stdin) == 1) {", f"        {n}_reset(&state);",
-        "        for (k = 0; k < steps; ++k) {", "            if (fread(&in, sizeof in, 1, stdin) != 1) { return 1; }",
+        "        for (k = 0; k < steps; ++k) {", *(f"            if (fread(in.{c.node[i.name]}, sizeof in.{c.node[i.name]}, 1, stdin) != 1) {{ return 1; }}" for i in c.inet.inputs),
         f"            {n}_step(&state, &in, &out);",
         *(f"            (void)fwrite(out.{c.node[p.name]}, sizeof out.{c.node[p.name]}, 1, stdout);" for p in c.inet.populations),
         "        }", f"        put({n}_class(&state));",

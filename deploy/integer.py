@@ -13,25 +13,13 @@ import numpy as np
 from ..errors import DataError, ExportError
 from ..files import atomic_path
 from .arrivals import IntConnection, Ring
+from .inputs import IntInput
 from .program import IntProgram
 
 FORMAT = 2
 MAX_STEPS = (1 << 24) - 1
 """Steps between two resets: a sum over this many steps of a 32-bit output fits the 64-bit readout."""
 READOUTS = ("sum", "max", "last")
-
-
-@dataclass(frozen=True)
-class IntInput:
-    """An input port. ``events``: any value above 0 counts as 1. ``counts``: 0 to 255."""
-
-    name: str
-    size: int
-    port: str
-
-    @property
-    def binary(self) -> bool:
-        return self.port == "events"
 
 
 @dataclass(frozen=True)
@@ -114,9 +102,10 @@ class IntegerNetwork:
         return sum(c.weights.size for p in self.populations for c in p.connections)
 
     def stimuli(self, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """``x`` as the artefact receives it: uint8 [T, B, N] per input, counts saturated at 255, events at 1.
+        """``x`` as the artefact receives it: [T, B, N] per input, uint8 (counts saturated at 255, events at 1) or
+        int16. Samples given as real numbers are what the network was trained on, and are put into the sensor's units.
 
-        Raises :class:`DataError` for wrong shapes, values that are not whole numbers of 0 or more, or too many steps.
+        Raises :class:`DataError` for wrong shapes, values that a port does not take, or too many steps.
         """
         given = dict(x) if isinstance(x, Mapping) else {self.inputs[0].name: x}
         if set(given) != {i.name for i in self.inputs}:
@@ -128,11 +117,9 @@ class IntegerNetwork:
             value = np.asarray(given[port.name])
             if value.ndim != 3 or value.shape[2] != port.size or 0 in value.shape:
                 raise DataError(f"input {port.name!r} must be [T, B, {port.size}], got {value.shape}")
-            if value.dtype.kind not in "bui" and not np.array_equal(value, np.floor(value)):
-                raise DataError(f"input {port.name!r}: an integer network takes whole numbers (events or counts)")
-            if value.min() < 0 or value.shape[0] > MAX_STEPS:
-                raise DataError(f"input {port.name!r}: values must be 0 or more, in at most {MAX_STEPS} steps")
-            result[port.name] = np.minimum(value, 1 if port.binary else 255).astype(np.uint8)
+            if value.shape[0] > MAX_STEPS:
+                raise DataError(f"input {port.name!r}: at most {MAX_STEPS} steps, got {value.shape[0]}")
+            result[port.name] = port.numbers(value)
         if len({v.shape[:2] for v in result.values()}) > 1:
             raise DataError("all inputs must have the same number of steps and samples")
         return result
@@ -156,11 +143,12 @@ class IntegerNetwork:
         }
         read, kind = self.population(self.readout[0]), self.readout[1]
         total = np.tile(self.readout_start(), (batch, 1))
+        factors = {i.name: i.factors.astype(np.float64) for i in self.inputs}
         for k in range(steps):
             before = {n: now[n] for n in self.delayed}
             alive = (k < ends)[:, None]
             for port, value in stimuli.items():
-                now[port] = value[k].astype(np.float64)
+                now[port] = value[k] * factors[port]
             for p in self.populations:
                 for c in p.connections:
                     rings[p.name].send(k, c.name, (before if c.delay else now)[c.source])
@@ -188,14 +176,14 @@ class IntegerNetwork:
                 arrays |= {f"delays.{c.name}.{kind}": steps for kind, steps in c.delays.items()}
             arrays |= {f"table.{p.name}.{n}": v for n, v in p.tables.items()}
             arrays |= {f"initial.{p.name}.{n}": v for n, v in p.initial.items()}
-            links = [[c.name, c.source, c.delay, list(c.delays)] for c in p.connections]
+            links = [[c.name, c.source, c.delay, list(c.delays), c.shift] for c in p.connections]
             populations.append(
                 {"name": p.name, "size": p.size, "model": p.model, "connections": links, "program": p.program.to_json()}
             )
         data = {
             "format": FORMAT,
             "dt": self.dt,
-            "inputs": [[i.name, i.size, i.port] for i in self.inputs],
+            "inputs": [[i.name, i.size, i.port, i.units, i.offsets, i.shifts] for i in self.inputs],
             "populations": populations,
             "readout": list(self.readout),
             "notes": dict(self.notes),
@@ -220,9 +208,14 @@ class IntegerNetwork:
             for p in data["populations"]:
                 links = tuple(
                     IntConnection(
-                        n, s, int(d), arrays[f"weights.{n}"], {kind: arrays[f"delays.{n}.{kind}"] for kind in kinds}
+                        n,
+                        s,
+                        int(d),
+                        arrays[f"weights.{n}"],
+                        {kind: arrays[f"delays.{n}.{kind}"] for kind in kinds},
+                        int(shift),
                     )
-                    for n, s, d, kinds in p["connections"]
+                    for n, s, d, kinds, shift in p["connections"]
                 )
                 program = IntProgram.from_json(p["program"])
                 tables = {t.name: arrays[f"table.{p['name']}.{t.name}"] for t in program.tables}
@@ -230,7 +223,7 @@ class IntegerNetwork:
                 populations.append(
                     IntPopulation(p["name"], int(p["size"]), p["model"], links, program, tables, initial)
                 )
-            inputs = tuple(IntInput(n, int(s), k) for n, s, k in data["inputs"])
+            inputs = tuple(IntInput(n, int(s), k, *map(tuple, of_sensor)) for n, s, k, *of_sensor in data["inputs"])
             return cls(
                 float(data["dt"]), inputs, tuple(populations), (data["readout"][0], data["readout"][1]), data["notes"]
             )

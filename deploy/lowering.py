@@ -266,11 +266,20 @@ class _Lowering:
             low, high = product_interval(self.acc, (factor.lo, factor.hi))
             product = self.emit("scaled", "mul", (ACC, factor.arg), low, high, form.frac + shift)
             value = self.at(product, form.frac, "input")
-        value = self.clamp(value, form.lo, form.hi, "input_sat")
-        if np.any(bias):
-            offset = self.constant(
-                Constant(np.clip(bias, form.lo * 2.0**-form.frac, form.hi * 2.0**-form.frac), "bias"), form.frac
+        least, most = form.lo, form.hi
+        far = float(np.abs(bias).max()) * 2.0**form.frac > form.hi / 2
+        if far:  # as the offset of samples may be: what the sum brings back into the range must not saturate before
+            least, most = (
+                int(end - b * 2.0**form.frac) for end, b in ((least - 1, bias.max()), (most + 1, bias.min()))
             )
+            if max(most, -least) >= 1 << (WORD - 2):
+                raise ExportError(
+                    f"{self.label}: its bias, or a sensor's offset, is too far outside of its current's range"
+                )
+        value = self.clamp(value, least, most, "input_sat")
+        if np.any(bias):
+            ends = (-np.inf, np.inf) if far else (form.lo * 2.0**-form.frac, form.hi * 2.0**-form.frac)
+            offset = self.constant(Constant(np.clip(bias, *ends), "bias"), form.frac)
             low, high = value.lo + offset.lo, value.hi + offset.hi
             if isinstance(value.arg, int) and isinstance(offset.arg, int):
                 value = Value(low, form.frac, low, high)

@@ -79,7 +79,10 @@ def object_bytes(size: str | None, folder: str) -> int | None:
 
 def _encode(stimuli: Mapping[str, np.ndarray], ends: np.ndarray) -> bytes:
     """Per sample the number of steps (int32) and then the input of each step, all ports in order."""
-    joined = np.concatenate(list(stimuli.values()), axis=2)
+    frame = np.dtype([(n, v.dtype, v.shape[2:]) for n, v in stimuli.items()])
+    joined = np.zeros(next(iter(stimuli.values())).shape[:2], frame)
+    for name, values in stimuli.items():
+        joined[name] = values
     return b"".join(np.int32(end).tobytes() + joined[:end, b].tobytes() for b, end in enumerate(ends))
 
 

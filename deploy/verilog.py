@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .arrivals import IntConnection
 from .artefact import contract, default_vectors, write_all
+from .inputs import IntInput
 from .integer import IntegerNetwork, IntPopulation
 from .names import checked_name
 from .program import ACC, Arg, IntOp, bits_of
@@ -47,6 +49,8 @@ class _Printer:
         self.nodes = {n.name: i for i, n in enumerate((*inet.inputs, *inet.populations))}
         self.sizes = {n.name: n.size for n in (*inet.inputs, *inet.populations)}
         self.counts = {i.name for i in inet.inputs if not i.binary}
+        self.ports = {i.name: i for i in inet.inputs}
+        self.samples = any(i.samples for i in inet.inputs)
         self.rings = [i for i, p in enumerate(inet.populations) if p.depth > 1]
         self.links = [(p, c) for p in inet.populations for c in p.connections]
         self.memories: dict[str, str] = {}
@@ -97,7 +101,11 @@ class _Printer:
                 f"  reg [15:0] list{i} [0:{2 * n - 1}]; // {node}: who fired, in two banks (this step, the step before)"
             )
             if node in self.counts:
-                d.append(f"  reg [7:0] count{i} [0:{2 * n - 1}];")
+                port = self.ports[node]
+                d.append(f"  reg {value_bus(port)} count{i} [0:{2 * n - 1}];")
+                if any(port.shifts):
+                    d.append(f"  reg [3:0] shift{i} [0:{n - 1}]; // what each channel is shifted by as it enters")
+                    load.append(f'    $readmemh("{self.memory(f"shift{i}", np.array(port.shifts), 4)}", shift{i});')
             d.append(f"  reg [15:0] fired{i}_0, fired{i}_1;")
         for i, p in enumerate(inet.populations):
             if p.depth == 1:
@@ -125,6 +133,7 @@ class _Printer:
                 load.append(f'    $readmemh("{self.memory(f"t{i}_{j}", p.table(t.name), t.bits)}", t{i}_{j});')
         d.append(f"  reg signed [63:0] readout [0:{read.size - 1}];")
         d.append("  reg signed [63:0] readout_q, best;")
+        factor = "times" if self.samples else "$signed({1'b0, times})"
         body = [line for i, p in enumerate(inet.populations) for line in self.program(i, p)]
         return "\n".join(
             [
@@ -138,7 +147,7 @@ class _Printer:
                 "  input  wire        in_last,",
                 "  input  wire [7:0]  in_port,",
                 "  input  wire [15:0] in_channel, // each channel at most once in a step",
-                "  input  wire [7:0]  in_value,",
+                "  input  wire signed [15:0] in_value," if self.samples else "  input  wire [7:0]  in_value,",
                 "  output reg         out_valid,  // an output other than 0, or with out_last the end of a step",
                 "  input  wire        out_ready,",
                 "  output reg         out_last,",
@@ -153,7 +162,7 @@ class _Printer:
                 f"  reg [{max(1, (len(self.steps)).bit_length()) - 1}:0] pc;",
                 "  reg bank;",
                 "  reg [15:0] i, event_number, source;",
-                "  reg [7:0] times;",
+                f"  reg signed [{self.times_bits() - 1}:0] times;" if self.samples else "  reg [7:0] times;",
                 "  reg mac_valid;",
                 "  reg [15:0] mac_i;",
                 "  reg [31:0] address;",
@@ -165,7 +174,7 @@ class _Printer:
                 *(f"    {k}: weight_q = w{n}_q;" for k, (kind, n) in enumerate(self.steps) if kind == "link"),
                 "    default: weight_q = 8'sd0;",
                 "  endcase",
-                "  wire signed [31:0] sum = acc_q + weight_q * $signed({1'b0, times});",
+                f"  wire signed [31:0] sum = acc_q + weight_q * {factor};",
                 *self.arrival(),
                 *body,
                 "  assign in_ready = state == IN && !clear;",
@@ -176,7 +185,7 @@ class _Printer:
                 *(
                     [
                         "    late_valid <= 1'b0; ring_valid <= late_valid;",
-                        "    ring_q <= at; product_q <= weight_q * $signed({1'b0, times});",
+                        f"    ring_q <= at; product_q <= weight_q * {factor};",
                     ]
                     if self.rings
                     else []
@@ -200,6 +209,20 @@ class _Printer:
                 "",
             ]
         )
+
+    def times_bits(self) -> int:
+        """Width of what a weight is multiplied with, where there are samples: a value, shifted, with its sign."""
+        return max(value_bits(self.ports.get(c.source)) + c.shift for _, c in self.links)
+
+    def times(self, c: IntConnection, at: str) -> str:
+        """What a weight of ``c`` is multiplied with: the value of the source's event ``at``, or 1."""
+        if not self.samples:
+            return f"count{self.nodes[c.source]}[{at}]" if c.source in self.counts else "8'd1"
+        if c.source not in self.counts:
+            return literal(1 << c.shift, self.times_bits())
+        value = f"count{self.nodes[c.source]}[{at}]"
+        value = value if self.ports[c.source].samples else f"$signed({{1'b0, {value}}})"
+        return f"{value} <<< {c.shift}" if c.shift else value
 
     def late(self, link: int) -> bool:
         """Whether a connection goes into a ring."""
@@ -333,8 +356,11 @@ class _Printer:
         ]
         lines += ["  if (in_last) begin pc <= 0; state <= NEXT; end else case (in_port)"]
         for k, port in enumerate(inet.inputs):
-            lines.append(f"    {k}: if (in_value != 8'd0 && in_channel < 16'd{port.size}) begin")
-            lines += self.push(port.name, "in_channel", "in_value", "      ")
+            value = f"in_value <<< shift{self.nodes[port.name]}[in_channel]" if any(port.shifts) else "in_value"
+            lines.append(
+                f"    {k}: if (in_value != {16 if self.samples else 8}'d0 && in_channel < 16'd{port.size}) begin"
+            )
+            lines += self.push(port.name, "in_channel", value, "      ")
             lines.append("    end")
         lines += ["    default: ;", "  endcase", "end"]
         lines += ["NEXT: begin", "  i <= 16'd0; event_number <= 16'd0;"]
@@ -348,7 +374,7 @@ class _Printer:
                 c = self.links[n][1]
                 node, size = self.nodes[c.source], self.sizes[c.source]
                 at = f"event_number + (({'!' if c.delay else ''}bank) ? 16'd{size} : 16'd0)"
-                times = f"count{node}[{at}]" if c.source in self.counts else "8'd1"
+                times = self.times(c, at)
                 lines.append(f"    {k}: begin source <= list{node}[{at}]; times <= {times}; end")
         lines += ["    default: ;", "  endcase", "end"]
         lines += ["ROW2: begin address <= source * targets; i <= 16'd0; state <= MAC;"]
@@ -436,6 +462,18 @@ class _Printer:
 def literal(value: int, bits: int) -> str:
     """A signed literal; negative numbers as their two's complement, since -2^(bits-1) has no positive counterpart."""
     return f"{bits}'sh{value & ((1 << bits) - 1):x}"
+
+
+def value_bits(port: IntInput | None) -> int:
+    """Width of a source's value as a signed number."""
+    if port is None or port.binary:
+        return 2
+    return 16 + max(port.shifts) if port.samples else 9
+
+
+def value_bus(port: IntInput) -> str:
+    """The memory of a port's values, as a range of bits."""
+    return f"signed [{value_bits(port) - 1}:0]" if port.samples else "[7:0]"
 
 
 def delay_bits(steps: np.ndarray) -> int:

@@ -35,6 +35,7 @@ def commands(inet: IntegerNetwork, stimuli: Mapping[str, np.ndarray], ends: np.n
 def testbench(inet: IntegerNetwork, name: str) -> str:
     """``NAME_tb.sv``: replays a stimulus file and prints every output, and at the end of a sample class, readouts and states."""
     dump = ['        $fwrite(out, "C %0d\\n", class_index);']
+    value = "signed [15:0]" if any(i.samples for i in inet.inputs) else "[7:0]"
     read = inet.population(inet.readout[0])
     dump.append(f'        for (k = 0; k < {read.size}; k = k + 1) $fwrite(out, "R %0d\\n", dut.readout[k]);')
     for i, p in enumerate(inet.populations):
@@ -47,7 +48,8 @@ def testbench(inet: IntegerNetwork, name: str) -> str:
             ),
             f"module {name}_tb;",
             "  reg clk = 1'b0, rst = 1'b1, clear = 1'b0, in_valid = 1'b0, in_last = 1'b0, out_ready = 1'b1;",
-            "  reg [7:0] in_port = 8'd0, in_value = 8'd0;",
+            "  reg [7:0] in_port = 8'd0;",
+            f"  reg {value} in_value = 0;",
             "  reg [15:0] in_channel = 16'd0;",
             "  wire in_ready, out_valid, out_last, done;",
             "  wire [7:0] out_population;",
@@ -84,7 +86,7 @@ def testbench(inet: IntegerNetwork, name: str) -> str:
             '      got = $fscanf(stimuli, "%d %d %d %d", kind, port, channel, value);',
             f"      if (got != 4) kind = {FINISH};",
             f"      if (kind == {EVENT} || kind == {STEP}) begin",
-            f"        in_last = kind == {STEP}; in_port = port[7:0]; in_channel = channel[15:0]; in_value = value[7:0]; in_valid = 1'b1;",
+            f"        in_last = kind == {STEP}; in_port = port[7:0]; in_channel = channel[15:0]; in_value = value{value.split()[-1]}; in_valid = 1'b1;",
             "        while (in_ready !== 1'b1) @(negedge clk);",
             "        @(negedge clk);",
             "        in_valid = 1'b0; in_last = 1'b0;",

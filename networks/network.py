@@ -22,7 +22,7 @@ from .readout import READOUTS, read_out
 from .schedule import Stage, make_schedule
 
 HISTORY = "history"
-INPUT_KINDS = ("events", "counts")
+INPUT_KINDS = ("events", "counts", "samples")
 LONGEST_DELAY = 100_000
 """In steps. A delayed connection keeps that many outputs; a longer delay is a mistake in units."""
 
@@ -79,8 +79,8 @@ class Network(nn.Module):
     # -- building ------------------------------------------------------------------------
 
     def input(self, size: int, name: str | None = None, kind: str = "counts") -> Node:
-        """Add an input port of ``size`` channels. ``kind`` is what a device will receive: ``events`` (0 or 1) or
-        ``counts`` (0 to 255).
+        """Add an input port of ``size`` channels. ``kind`` is what a device will receive: ``events`` (0 or 1),
+        ``counts`` (0 to 255) or ``samples`` (a sensor's numbers, 16 bits with a sign).
 
         Raises:
             ConfigError: for a size or kind that does not exist.
