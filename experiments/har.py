@@ -73,7 +73,8 @@ def defaults() -> Config:
     model.channels, model.order, model.theta, model.copies = 6, 6, 1000.0, 4
     model.tau_mem, model.tau_readout, model.readout = [50.0, 400.0], 100.0, "mean"
     model.surrogate_width, model.dropout = 0.4, 0.1
-    training.epochs, training.batch_size, training.lr, training.logit_scale = 30, 128, 7e-3, 3.0
+    training.epochs, training.batch_size, training.lr, training.logit_scale = 40, 128, 3e-3, 3.0
+    training.clip, training.weight_decay = 0.5, 0.1
     return config
 
 
