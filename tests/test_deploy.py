@@ -344,8 +344,9 @@ def test_bad_names_bad_input_and_foreign_files(small: IntegerNetwork, tmp_path: 
         for name in ("1net", "a b", "int", ""):
             with pytest.raises(ExportError, match="cannot name"):
                 target.export(small, tmp_path / "none", name)
-        with pytest.raises(DataError):
-            target.export(small, tmp_path / "none", "net", spikes(0)[:, :, :4])
+        if target.name != "onnx":  # which ships no vectors
+            with pytest.raises(DataError):
+                target.export(small, tmp_path / "none", "net", spikes(0)[:, :, :4])
     assert not (tmp_path / "none").exists()
     for bad, what in (
         (spikes(0)[0], "must be"),

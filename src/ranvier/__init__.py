@@ -51,7 +51,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "save_network",
         "sensor_input",
     ),
-    "ranvier.deploy": ("TARGETS", "IntegerNetwork", "quantize", "verify"),
+    "ranvier.deploy": ("TARGETS", "IntegerNetwork", "Sensor", "quantize", "verify"),
     "ranvier.errors": ("RanvierError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
