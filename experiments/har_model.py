@@ -12,7 +12,7 @@ from ..networks.l2mu import L2MU, sensor_input
 from ..neurons import Integrator
 from ..neurons.surrogate import SURROGATES
 from .config import Config
-from .model import INPUT, READOUT, build_network, make_hidden
+from .model import INPUT, READOUT, build_network, input_kind, make_hidden
 
 
 def build_har(config: Config, channels: int, classes: int) -> Network:
@@ -33,7 +33,7 @@ def build_har(config: Config, channels: int, classes: int) -> Network:
     surrogate = SURROGATES[m.surrogate](width=m.surrogate_width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        source = net.input(channels, name=INPUT)
+        source = net.input(channels, name=INPUT, kind=input_kind(config))
         if m.sensor:
             source = sensor_input(net, source, m.sensor, tau_mem=m.tau_mem[0], surrogate=surrogate)
         block = L2MU(

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..networks import Dense, Network
 from ..neurons import ALIF, LIF, AdLIF, CuBaLIF, Integrator, Neuron
 from ..neurons.surrogate import SURROGATES
-from .config import Config, ModelConfig
+from .config import SENSOR_SOURCES, Config, ModelConfig
 
 INPUT, READOUT = "input", "readout"
 
@@ -31,7 +31,7 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
     net = Network(dt=config.data.dt, engine=config.training.engine)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        source = net.input(channels, name=INPUT, kind="events" if config.data.max_count == 1 else "counts")
+        source = net.input(channels, name=INPUT, kind=input_kind(config))
         for i, size in enumerate(m.hidden):
             layer = net.population(make_hidden(m, size), name="hidden" if i == 0 else f"hidden_{i + 1}")
             forward = Dense(
@@ -55,6 +55,13 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
         net.connect(source, out, Dense(bias=m.readout_bias, dropout=m.dropout, init="normal", gain=m.readout_gain))
         net.readout(out, m.readout)
     return net
+
+
+def input_kind(config: Config) -> str:
+    """What a device will receive: see ``Network.input``."""
+    if config.data.source in SENSOR_SOURCES:
+        return "samples"
+    return "events" if config.data.max_count == 1 else "counts"
 
 
 def make_hidden(m: ModelConfig, size: int) -> Neuron:
