@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 from numba.core.dispatcher import Dispatcher
 from torch import Tensor
@@ -29,6 +30,8 @@ from .threads import run_tasks
 
 MOST_ROWS = 32
 """Samples (times steps of a block) that one task works on at a time; more would fall out of the cache."""
+MOST_WITH_RINGS = 8
+"""The same where every pair has delays of its own, since each sample has a ring of what is yet to arrive."""
 
 
 # -- modules ----------------------------------------------------------------------------------------
@@ -109,10 +112,11 @@ def _forget(source: str) -> None:
 # -- running ----------------------------------------------------------------------------------------
 
 
-def _ranges(batch: int) -> list[tuple[int, int]]:
+def _ranges(plan: Plan, batch: int) -> list[tuple[int, int]]:
     """Equal ranges of samples, one or more for each of torch's threads."""
     threads = max(1, min(torch.get_num_threads(), batch))
-    tasks = threads * math.ceil(batch / (threads * MOST_ROWS))
+    most = MOST_WITH_RINGS if any(k.pairs for k in plan.links) else MOST_ROWS
+    tasks = threads * math.ceil(batch / (threads * most))
     size = math.ceil(batch / min(tasks, batch))
     return [(first, min(first + size, batch)) for first in range(0, batch, size)]
 
@@ -130,22 +134,23 @@ def _printed(plan: str, dtype: str) -> str:
     return numba_source(read_plan(plan), dtype)
 
 
-def _named(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    named = {**tensors}
+def _arrays(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """By the names in printed source, with weights in the layouts that the kernels go through."""
+    found = {n.replace(".", "_"): array(t) for n, t in tensors.items()}
     for j, link in enumerate(plan.links):
         if link.pairs:  # [N_source, M, N_target]: what a spike brings lies together
-            named[f"spread{j}"] = tensors[f"amounts{j}"].detach().permute(2, 0, 1)
-            named[f"ahead{j}"] = tensors[f"offsets{j}"].permute(2, 0, 1).int()
+            found[f"spread{j}"] = array(tensors[f"amounts{j}"].permute(2, 0, 1))
+            found[f"ahead{j}"] = array(tensors[f"offsets{j}"].permute(2, 0, 1).int()).view(np.uint32)
         else:
-            named[f"transposed{j}"] = tensors[f"weight{j}"].detach().t()
-    return named
+            found[f"transposed{j}"] = array(tensors[f"weight{j}"].t())
+    return found
 
 
 def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
     """Fill ``results``, contiguous and on the CPU, from ``tensors``; both by the names of :class:`Plan`."""
     batch = tensors["current0"].shape[1]
-    ranges = _ranges(batch)
-    given = {n.replace(".", "_"): array(t) for n, t in {**_named(plan, tensors), **results}.items()}
+    ranges = _ranges(plan, batch)
+    given = _arrays(plan, {**tensors, **results})
     arrays = [given[n] for n in forward_arguments(plan)]
     tile = _tile(plan, ranges)
     _call(_source(plan, tensors["current0"].dtype), "forward", [(a, b, tile, *arrays) for a, b in ranges])
@@ -161,7 +166,7 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
     """
     like = grads["d_output0"]
     batch = like.shape[1]
-    ranges = _ranges(batch)
+    ranges = _ranges(plan, batch)
     out: dict[str, Tensor] = {}
     partial: dict[str, Tensor] = {}
     for i, cell in enumerate(plan.cells):
@@ -180,7 +185,7 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
         for name, wanted in (("gains", link.timed), ("shares", link.retimed)):
             if wanted:
                 partial[f"d_{name}{j}"] = like.new_zeros(len(ranges), *tensors[f"{name}{j}"].shape)
-    given = {n.replace(".", "_"): array(t) for n, t in {**_named(plan, tensors), **grads, **out, **inside}.items()}
+    given = _arrays(plan, {**tensors, **grads, **out, **inside})
     sums = {n.replace(".", "_"): array(t) for n, t in partial.items()}
     tasks = [
         (a, b, _tile(plan, ranges), *(sums[n][i] if n in sums else given[n] for n in backward_arguments(plan)))

@@ -38,7 +38,8 @@ def numba_source(plan: Plan, dtype: str) -> str:
         "from ranvier.neurons.engines.products import (",
         "    add_product, add_product_where, add_rows, gather, scale)",
         "from ranvier.neurons.engines.rings import (",
-        "    add_gains, clear, pull_taps, push_taps, put_ring, read_pairs, ring_length, send_pairs, take_ring)",
+        "    add_gains, clear, pull_taps, push_taps, put_ring, read_pairs, ring_length, ring_samples,",
+        "    send_pairs, take_ring)",
         f"F = np.{dtype}",
         *(f"{name} = F({value!r})" for value, name in literals.items()),
     ]
@@ -318,7 +319,7 @@ def _backward(plan: Plan) -> str:
             w(f"carry{i}_{s} = {start}")
     for j, link in enumerate(plan.links):
         if link.pairs:
-            w(f"ring{j} = np.zeros((count, ring_length(ahead{j}, tile), size{link.target}), F)")
+            w(f"ring{j} = np.zeros((ring_length(ahead{j}, tile), size{link.target}, ring_samples(count)), F)")
             continue
         w(
             f"back{j} = np.empty((tile * count, size{link.target}), F)",
@@ -385,7 +386,7 @@ def _backward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
         w(f"clear(part{i}[:reached * count])")
     if link.pairs:
         w.block("for k in range(reached):")
-        w(f"read_pairs({into}, gate{i}_rows, k * count, ring{j}, start + k, spread{j}, ahead{j})")
+        w(f"read_pairs({into}, gate{i}_rows, k * count, count, ring{j}, start + k, spread{j}, ahead{j})")
         w.end()
     else:
         back = f"d_product{j}" if link.dendritic else f"d_current{link.target}"

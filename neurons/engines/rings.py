@@ -1,14 +1,17 @@
 """What has been sent in a loop and has yet to arrive, for connections with delays per target or per pair.
 
-Compiled with numba, called by the printed time loops. Of pairs, each sample has a ring [L, N_target] of the steps
-ahead, L a power of two, in which step t has the place t modulo L. Forward it holds sums of currents, into which every
-spike adds its weights; backward the gradients of the target's current, which every source reads where its spike would
-have arrived. So the work follows the spikes, or the open gates, and not the longest delay.
+Compiled with numba, called by the printed time loops. Of pairs there is a ring of the steps ahead, whose length L is a
+power of two and in which step t has the place t modulo L. Forward, [B, L, N_target], it holds sums of currents, into
+which every spike adds its weights; so the work follows the spikes and not the longest delay. Backward,
+[L, N_target, B], it holds the gradients of the target's current, which every source reads where its spike would have
+arrived, for eight samples at a time: they share the delays.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from .compiled import kernel
 
@@ -29,7 +32,8 @@ def send_pairs(ring: Any, values: Any, offset: int, t: int, amounts: Any, ahead:
     ``t``: ``amounts[k, m, n]`` after ``ahead[k, m, n]`` steps.
     """
     batch, length, size = ring.shape
-    last = length - 1
+    # indices without a sign need not be looked at before they are used
+    now, last, wide = np.uint64(t), np.uint64(length - 1), np.uint64(size)
     for b in range(batch):
         row, flat = values[offset + b], ring[b].reshape(-1)
         for k in range(row.shape[0]):
@@ -38,7 +42,7 @@ def send_pairs(ring: Any, values: Any, offset: int, t: int, amounts: Any, ahead:
                 for m in range(amounts.shape[1]):
                     amount, steps = amounts[k, m], ahead[k, m]
                     for n in range(size):
-                        flat[((t + steps[n]) & last) * size + n] += value * amount[n]
+                        flat[((now + steps[n]) & last) * wide + np.uint64(n)] += value * amount[n]
 
 
 @kernel()
@@ -53,32 +57,68 @@ def take_ring(rows: Any, offset: int, ring: Any, t: int) -> None:
 
 
 @kernel()
+def ring_samples(count: int) -> int:
+    """Samples that a ring of gradients has room for, as :func:`read_pairs` takes them."""
+    return count if count < 3 else (count + 7) // 8 * 8
+
+
+@kernel()
 def put_ring(ring: Any, values: Any, t: int) -> None:
-    """Put ``values`` [B, N] at the place of step ``t``."""
-    place = t & (ring.shape[1] - 1)
-    for b in range(ring.shape[0]):
-        here, row = ring[b, place], values[b]
-        for n in range(here.shape[0]):
-            here[n] = row[n]
+    """Put ``values`` [B, N] at the place of step ``t`` of ``ring`` [L, N, B or more]."""
+    here = ring[t & (ring.shape[0] - 1)]
+    for b in range(values.shape[0]):
+        row = values[b]
+        for n in range(row.shape[0]):
+            here[n, b] = row[n]
 
 
-@kernel(fastmath={"contract", "reassoc", "nsz"})
-def read_pairs(rows: Any, gate: Any, offset: int, ring: Any, t: int, amounts: Any, ahead: Any) -> None:
-    """``rows[offset + b, k] += sum over m and n of amounts[k, m, n] ring[b, t + ahead[k, m, n], n]`` where ``gate``
-    [R, K] is not 0: :func:`send_pairs` reversed.
+@kernel(fastmath={"contract"})
+def read_pairs(rows: Any, gate: Any, offset: int, count: int, ring: Any, t: int, amounts: Any, ahead: Any) -> None:
+    """``rows[offset + b, k] += sum over m and n of amounts[k, m, n] ring[t + ahead[k, m, n], n, b]`` for ``count``
+    samples, where ``gate`` [R, K] is not 0, and anything elsewhere: :func:`send_pairs` reversed.
     """
-    batch, length, size = ring.shape
-    last = length - 1
-    for b in range(batch):
-        out, open_, flat = rows[offset + b], gate[offset + b], ring[b].reshape(-1)
-        for k in range(out.shape[0]):
-            if open_[k] != 0:
-                total = flat[0] - flat[0]
-                for m in range(amounts.shape[1]):
-                    amount, steps = amounts[k, m], ahead[k, m]
-                    for n in range(size):
-                        total += amount[n] * flat[((t + steps[n]) & last) * size + n]
-                out[k] += total
+    length, size, room = ring.shape
+    flat = ring.reshape(-1)
+    now, last, wide, deep = np.uint64(t), np.uint64(length - 1), np.uint64(size), np.uint64(room)
+    sources, taps, _ = amounts.shape
+    zero = flat[0] - flat[0]
+    sums = np.empty(8, rows.dtype)
+    for first in range(0, count, 8):
+        end = min(first + 8, count)
+        for k in range(sources):
+            wanted = 0
+            for b in range(first, end):
+                wanted += gate[offset + b, k] != 0
+            if wanted <= 2:  # as fast one by one
+                for b in range(first, end):
+                    if gate[offset + b, k] != 0:
+                        total, place = zero, np.uint64(b)
+                        for m in range(taps):
+                            amount, steps = amounts[k, m], ahead[k, m]
+                            for n in range(size):
+                                total += (
+                                    amount[n] * flat[(((now + steps[n]) & last) * wide + np.uint64(n)) * deep + place]
+                                )
+                        rows[offset + b, k] += total
+                continue
+            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
+            for m in range(taps):
+                amount, steps = amounts[k, m], ahead[k, m]
+                for n in range(size):
+                    at = (((now + steps[n]) & last) * wide + np.uint64(n)) * deep + np.uint64(first)
+                    a = amount[n]
+                    s0 += a * flat[at]
+                    s1 += a * flat[at + np.uint64(1)]
+                    s2 += a * flat[at + np.uint64(2)]
+                    s3 += a * flat[at + np.uint64(3)]
+                    s4 += a * flat[at + np.uint64(4)]
+                    s5 += a * flat[at + np.uint64(5)]
+                    s6 += a * flat[at + np.uint64(6)]
+                    s7 += a * flat[at + np.uint64(7)]
+            sums[0], sums[1], sums[2], sums[3] = s0, s1, s2, s3
+            sums[4], sums[5], sums[6], sums[7] = s4, s5, s6, s7
+            for b in range(first, end):
+                rows[offset + b, k] += sums[b - first]
 
 
 @kernel()
