@@ -21,12 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import ConfigError, RunError
 from ..files import atomic_path
 from ..networks import READOUTS
+from ..networks.delay import KERNELS, KINDS
 from ..neurons import ENGINES
 from ..neurons.surrogate import SURROGATES
 
 FORMAT = 1
 CONFIG_FILE = "config.yaml"
 SENSOR_SOURCES = ("spsw", "seglearn", "wisdm", "uci_har")
+DELAYS = ("none", *KINDS)
 NEURONS = ("LIF", "CuBaLIF", "ALIF", "AdLIF")
 
 
@@ -162,6 +164,14 @@ class ModelConfig:
     )
     recurrent_gain: float = opt(0.5, "scale of the initial recurrent weights", low=0)
     recurrent_init: str = opt("orthogonal", "initial recurrent weights", ("orthogonal", "normal", "zeros"))
+    delay_input: str = opt("none", "delays of the feed-forward connections into hidden populations", DELAYS)
+    delay_recurrent: str = opt("none", "delays of the recurrent connections", DELAYS)
+    delay_max: float = opt(100.0, "longest delay in ms; the shortest is 0, or one step where recurrent", low=0)
+    delay_learn: bool = opt(True, "learn the delays; otherwise they stay as drawn, uniform up to the longest")
+    delay_kernel: str = opt("linear", "what a delay is read through in the first half of training", KERNELS)
+    delay_width: float = opt(
+        0.0, "initial width of that kernel in ms: deviation (gaussian), or half-width beyond a step (triangle)", low=0
+    )
     readout_gain: float = opt(1.0, "scale of the initial weights into the readout", low=0)
     readout: str = opt("sum_softmax", "what is classified: the readout's potential over time", READOUTS)
     tau_readout: float = opt(50.0, "time constant of the readout in ms", low=0.1)
@@ -179,6 +189,9 @@ class TrainingConfig:
     batch_size: int = opt(64, "samples per step of the optimiser, over all devices", low=1)
     lr: float = opt(5e-3, "highest learning rate of AdamW", low=0)
     lr_tau: float = opt(1.0, "factor on the learning rate of neuron parameters", low=0)
+    lr_delay: float = opt(
+        10.0, "factor on the learning rate of delays, which are in steps: far larger numbers than weights", low=0
+    )
     weight_decay: float = opt(1e-4, "weight decay, on connection weights only", low=0)
     schedule: str = opt(
         "onecycle", "learning rate over training: onecycle, cosine or constant", ("onecycle", "cosine", "constant")

@@ -40,9 +40,10 @@ def train(config: Config, folder: Path, console: Console | None = None, overwrit
             return read_json(folder / METRICS_FILE)
         training, validation = load_training(config)
         net = build_network(config, training.channels, len(training.classes))
+        params = net.count_parameters()  # before training, which freezes delays at its end
         console.print(
             f"{folder}: {len(training)} samples to train on, {len(validation) if validation else 0} of other speakers "
-            f"to validate on; {net.count_parameters():,} parameters"
+            f"to validate on; {params:,} parameters"
         )
         from .training import fit  # Lightning takes seconds to import
 
@@ -55,7 +56,7 @@ def train(config: Config, folder: Path, console: Console | None = None, overwrit
             "experiment": config.experiment,
             "epochs": trained.epochs,
             "best_epoch": trained.best_epoch,
-            "params": net.count_parameters(),
+            "params": params,
             "train_samples": len(training),
             "validation_samples": len(validation) if validation else 0,
             "samples": len(test),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..networks import Dense, Network
+from ..networks import Delay, Dense, Network
 from ..neurons import ALIF, LIF, AdLIF, CuBaLIF, Integrator, Neuron
 from ..neurons.surrogate import SURROGATES
 from .config import SENSOR_SOURCES, Config, ModelConfig
@@ -40,21 +40,33 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
                 dropout=m.input_dropout if i == 0 else m.dropout,
                 init="normal",
                 gain=m.input_gain,
+                delay=make_delay(m, m.delay_input),
             )
             net.connect(source, layer, forward)
             if forward.norm is not None:
                 torch.nn.init.constant_(forward.norm.weight, m.norm_gain)
                 torch.nn.init.constant_(forward.norm.bias, m.norm_bias)
             if m.recurrent:
-                net.connect(
-                    layer, layer, Dense(dropout=m.recurrent_dropout, init=m.recurrent_init, gain=m.recurrent_gain)
+                back = Dense(
+                    dropout=m.recurrent_dropout,
+                    init=m.recurrent_init,
+                    gain=m.recurrent_gain,
+                    delay=make_delay(m, m.delay_recurrent),
                 )
+                net.connect(layer, layer, back)
             source = layer
         learn = ("tau_mem",) if m.learn_tau_readout else ()
         out = net.population(Integrator(classes, tau_mem=m.tau_readout, learn=learn, per_neuron=learn), name=READOUT)
         net.connect(source, out, Dense(bias=m.readout_bias, dropout=m.dropout, init="normal", gain=m.readout_gain))
         net.readout(out, m.readout)
     return net
+
+
+def make_delay(m: ModelConfig, kind: str) -> Delay | None:
+    """Delays of ``kind`` with the settings of ``m``, or None for ``none``."""
+    if kind == "none":
+        return None
+    return Delay(max=m.delay_max, kind=kind, learn=m.delay_learn, kernel=m.delay_kernel, width=m.delay_width)
 
 
 def input_kind(config: Config) -> str:

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from ..datasets.augment import generator
 from ..errors import RunError
-from ..networks import READOUTS, Network, rate_loss
+from ..networks import READOUTS, Network, delay_schedule, delays_of, rate_loss
 from .callbacks import Console, Keeper, SafeCheckpoints, TrainingBar, last_checkpoint
 from .config import Config
 from .data import Batch, Split
@@ -87,6 +87,9 @@ class Classifier(pl.LightningModule):
             loss = loss + t.rate_weight * torch.stack(rates).sum()
         return loss, result.output, result.recorded
 
+    def on_train_epoch_start(self) -> None:
+        delay_schedule(self.net, self.current_epoch / self.config.training.epochs)
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         torch.manual_seed(key(self.config.training.seed, self.current_epoch, batch, self.global_rank))
         data = self.training_batch(self.current_epoch, batch)
@@ -115,11 +118,13 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         t = self.config.training
         neurons = {id(p) for p in self.net.populations.parameters()}
-        groups: dict[str, list[Tensor]] = {"weights": [], "others": [], "neurons": []}
+        delays = {id(delay.steps) for delay in delays_of(self.net)}
+        groups: dict[str, list[Tensor]] = {"weights": [], "others": [], "neurons": [], "delays": []}
         for p in self.net.parameters():
-            groups["neurons" if id(p) in neurons else "weights" if p.ndim > 1 else "others"].append(p)
-        rates = {"weights": t.lr, "others": t.lr, "neurons": t.lr * t.lr_tau}
-        decays = {"weights": t.weight_decay, "others": 0.0, "neurons": 0.0}
+            kind = "neurons" if id(p) in neurons else "delays" if id(p) in delays else "others"
+            groups["weights" if kind == "others" and p.ndim > 1 else kind].append(p)
+        rates = {"weights": t.lr, "others": t.lr, "neurons": t.lr * t.lr_tau, "delays": t.lr * t.lr_delay}
+        decays = {"weights": t.weight_decay, "others": 0.0, "neurons": 0.0, "delays": 0.0}
         used = [n for n, ps in groups.items() if ps]
         optimizer = torch.optim.AdamW([{"params": groups[n], "lr": rates[n], "weight_decay": decays[n]} for n in used])
         steps = max(4, t.epochs * self.batches)  # OneCycleLR divides by zero where a phase has a single step

@@ -23,7 +23,7 @@ from ranvier.experiments import Config, build_network, load_config, train
 from ranvier.experiments.data import load_training
 from ranvier.experiments.runs import LAST, PREVIOUS, locked
 from ranvier.experiments.training import Classifier
-from ranvier.networks import load_network
+from ranvier.networks import delays_of, load_network
 
 CHANNELS, CLASSES = 20, 3
 
@@ -134,6 +134,42 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", interrupted)
+
+
+def test_delays_are_learned_then_frozen_and_resume_exactly(
+    words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(words, epochs=8)
+    config.model.hidden, config.model.delay_max = [8, 6], 40.0
+    config.model.delay_input, config.model.delay_recurrent = "synaptic", "axonal"
+    config.model.delay_kernel, config.model.delay_width = "gaussian", 10.0
+    config.training.keep, config.training.engine = "last", "eager"
+    start = [d.steps.detach().clone() for d in delays_of(build_network(config, CHANNELS // 2, CLASSES))]
+    train(config, tmp_path / "whole", QUIET)
+    # cut off in the middle of rounding, and again when the delays are frozen
+    for epochs in (5, 7):
+        with monkeypatch.context() as patch, pytest.raises(RunError, match="interrupted"):
+            stop_after(patch, epochs)
+            train(config, tmp_path / "cut", QUIET)
+    train(config, tmp_path / "cut", QUIET)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    learned = delays_of(load_network(tmp_path / "whole"))
+    assert [d.kind for d in learned] == ["synaptic", "axonal"] * 2
+    assert all(torch.equal(d.steps, d.steps.round()) for d in learned)
+    assert all((d.low, d.high) == (d.kind == "axonal", 4) for d in learned)
+    assert any(not torch.equal(d.steps.detach(), s.round()) for d, s in zip(learned, start, strict=True))
+
+
+def test_delays_have_a_rate_of_their_own_and_fixed_ones_stay(words: Path, tmp_path: Path) -> None:
+    config = tiny(words)
+    config.model.delay_recurrent, config.model.delay_max, config.training.engine = "axonal", 40.0, "eager"
+    module = Classifier(config, build_network(config, CHANNELS // 2, CLASSES), *load_training(config))
+    groups = {len(g["params"][0]): g["lr"] for g in module.configure_optimizers()["optimizer"].param_groups[-1:]}
+    assert groups.keys() == {8}
+    config.model.delay_learn = False
+    (fixed,) = delays_of(build_network(config, CHANNELS // 2, CLASSES))
+    train(config, tmp_path / "fixed", QUIET)
+    assert torch.equal(delays_of(load_network(tmp_path / "fixed"))[0].whole(), fixed.whole())
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
