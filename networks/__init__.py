@@ -1,5 +1,6 @@
 """Populations, connections, the network graph, its schedule, readouts, losses and files."""
 
+from .compression import activity_masks, compress, magnitude_masks
 from .delay import Delay, DelayWarning, delay_schedule, delays_of
 from .dense import Dense
 from .files import load_network, network_spec, save_network
@@ -28,6 +29,8 @@ __all__ = [
     "PerChannel",
     "Result",
     "Stage",
+    "activity_masks",
+    "compress",
     "delay_schedule",
     "delays_of",
     "firing_rates",
@@ -35,12 +38,13 @@ __all__ = [
     "legendre_matrices",
     "legendre_system",
     "load_network",
+    "magnitude_masks",
     "memory_matrices",
     "network_spec",
     "published_l2mu",
     "rate_loss",
     "save_network",
-    "smooth_twin",
     "sensor_input",
     "sigma_delta_memory",
+    "smooth_twin",
 ]

@@ -63,7 +63,10 @@ def save_network(net: Network, folder: str | Path) -> None:
                 tensors[f"populations.{name}.{value}"] = tensor
         for key in net.connections:
             connection = net.connection(key)
-            tensors |= {f"connections.{key}.{part}": tensor for part, tensor in connection.state_dict().items()}
+            parts = connection.state_dict()
+            if "weight" in parts:
+                parts["weight"] = connection.weight  # as it is used, where the network is compressed
+            tensors |= {f"connections.{key}.{part}": tensor for part, tensor in parts.items()}
             for i, delay in enumerate(delays_of(connection)):
                 tensors[f"connections.{key}.delays.{i}.steps"] = delay.whole().to(delay.steps)
     with atomic_path(folder / WEIGHTS_FILE) as path:
