@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,10 +44,10 @@ class Task:
         return {"output": self.as_output(output.detach()), **found}
 
 
-def draw_delays(work: Workload) -> Tensor:
-    """In steps, the same for everyone: [H, C] from 0 to taps - 1, or in a loop [H] from 1 to taps."""
+def draw_delays(work: Workload, shape: tuple[int, ...] = ()) -> Tensor:
+    """In steps, the same for everyone: [H, C] from 0 to taps - 1, or in a loop [H] or ``shape`` from 1 to taps."""
     cell: Any = work.cell
-    shape, first = ((cell.H,), 1.0) if cell.form == "loop" else ((cell.H, cell.C), 0.0)
+    shape, first = (shape or (cell.H,), 1.0) if cell.form == "loop" else ((cell.H, cell.C), 0.0)
     return first + (cell.taps - 1) * torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
 
 
@@ -110,19 +111,27 @@ def tuned(work: Workload) -> Tensor:
 
 def ranvier_loop(work: Workload, engine: str, delayed: str) -> Task:
     """LIF neurons whose spikes come back with axonal delays (``taps``: two, of linear interpolation; ``one``: frozen at
-    whole steps, so that delays need no gradient) or after one step (``none``).
+    whole steps, so that delays need no gradient), with ``dendritic`` or ``synaptic`` ones (two taps), or after one step
+    (``none``).
     """
     import ranvier as rv
     from ranvier.errors import EngineError
+    from ranvier.networks import DelayWarning
+
+    warnings.filterwarnings("ignore", category=DelayWarning)  # delays may be longer than these sequences
 
     cell: Any = work.cell
     net = rv.Network(dt=DT, engine=engine)
     x, h = net.input(cell.C), net.population(rv.LIF(cell.H, tau_mem=TAU_MEM, threshold=THRESHOLD))
-    delay = None if delayed == "none" else rv.Delay(max=cell.taps * DT, init=draw_delays(work) * DT)
+    delay = None
+    if delayed != "none":
+        kind = delayed if delayed in ("dendritic", "synaptic") else "axonal"
+        init = draw_delays(work, (cell.H, cell.H)) if kind == "synaptic" else draw_delays(work)
+        delay = rv.Delay(max=cell.taps * DT, kind=kind, init=init * DT)
     w_in = net.connection(net.connect(x, h, rv.Dense(weight=tuned(work)))).weight
     w_rec = net.connection(net.connect(h, h, rv.Dense(weight=work.w_rec, delay=delay))).weight
     wanted: dict[str, Tensor] = {"w_in": w_in, "weight": w_rec}
-    if delay is not None and delayed == "taps":
+    if delay is not None and delayed != "one":
         wanted["delay"] = delay.steps
     elif delay is not None:
         delay.set_phase("frozen")
@@ -173,6 +182,8 @@ TASKS: dict[str, Callable[[Workload], Task]] = {
     "conv1d": lambda w: connection(w, "eager"),
     "ranvier-numba-one-tap": lambda w: ranvier_loop(w, "numba", "one"),
     "ranvier-numba-no-delay": lambda w: ranvier_loop(w, "numba", "none"),
+    "ranvier-numba-dendritic": lambda w: ranvier_loop(w, "numba", "dendritic"),
+    "ranvier-numba-synaptic": lambda w: ranvier_loop(w, "numba", "synaptic"),
     "ranvier-eager": lambda w: ranvier_loop(w, "eager", "taps"),
     "ranvier-eager-one-tap": lambda w: ranvier_loop(w, "eager", "one"),
     "ranvier-eager-no-delay": lambda w: ranvier_loop(w, "eager", "none"),

@@ -7,9 +7,10 @@
     python -m benchmarks.delays --json > delays.json
 
 ``taps`` is the number of steps a delay can have: 0 to taps - 1 feed-forward, where every pair has its own, and 1 to
-taps in a loop, where every source has. Interpolation is linear. Timed as in ``benchmarks.train_step``; docs/delays.md
-says more. ``mb``: peak resident memory of one forward and backward, in a process of its own, above what that process
-held with input and parameters made and a smaller problem done.
+taps in a loop, where every source has (``-dendritic``: every target, ``-synaptic``: every pair). Interpolation is
+linear. Timed as in ``benchmarks.train_step``; docs/delays.md says more. ``mb``: peak resident memory of one forward and
+backward, in a process of its own, above what that process held with input and parameters made and a smaller problem
+done.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ LOOP = (
     "ranvier-numba",
     "ranvier-numba-one-tap",
     "ranvier-numba-no-delay",
+    "ranvier-numba-dendritic",
+    "ranvier-numba-synaptic",
     "ranvier-eager",
     "ranvier-eager-one-tap",
     "ranvier-eager-no-delay",

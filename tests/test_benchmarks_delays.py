@@ -58,6 +58,16 @@ def test_loops_agree() -> None:
     assert "delay" not in without and not torch.equal(without["output"], found["ranvier-eager"]["output"])
 
 
+def test_loops_of_other_kinds_run_and_learn_their_delays() -> None:
+    work = make_workload(DelayCell(2, 40, 6, 10, 0.1, 7, "loop"))
+    shapes = {}
+    for kind in ("dendritic", "synaptic"):
+        found = delay_peers.TASKS[f"ranvier-numba-{kind}"](work).common()
+        assert found["output"].sum() > 0 and found["delay"].any() and found["weight"].any()
+        shapes[kind] = tuple(found["delay"].shape)
+    assert shapes == {"dendritic": (10,), "synaptic": (10, 10)}
+
+
 def test_one_tap_is_the_rounded_delay() -> None:
     task = delay_peers.TASKS["ranvier-eager-one-tap"](make_workload(DelayCell(2, 40, 6, 10, 0.1, 7, "loop")))
     assert list(task.wanted) == ["w_in", "weight"]

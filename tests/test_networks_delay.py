@@ -14,8 +14,8 @@ from torch import Tensor
 import ranvier as rv
 from ranvier.errors import ConfigError, EngineError, GraphError, RunError
 from ranvier.networks import Delay, DelayWarning, delay_schedule, delays_of, load_network, save_network
-from ranvier.neurons import State
-from ranvier.neurons.engines import delayed, triton_gpu
+from ranvier.neurons import State, engines
+from ranvier.neurons.engines import delayed, fused, triton_gpu
 from ranvier.neurons.engines.taps import delayed_product
 
 KINDS = ("axonal", "dendritic", "synaptic")
@@ -404,8 +404,8 @@ def same_in_both_engines(net: rv.Network, sequence: Tensor, chunks: list[int], s
         wanted = [sequence, *(p for p in net.parameters() if p.requires_grad)]
         found.append([out.detach(), *torch.autograd.grad(loss, wanted)])
     assert found[0][0].sum() > 10
-    for name, eager, fused in zip(names, *found, strict=True):
-        torch.testing.assert_close(fused, eager, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+    for name, eager, ours in zip(names, *found, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
         assert eager.abs().sum() > 0, name
 
 
@@ -466,6 +466,20 @@ def test_a_loop_with_long_least_delays_advances_in_blocks(forms: tuple[str, str]
     net.connect(h, g, rv.Dense(delay=delays_as(forms[0], 9.0, min=1.0), gain=3.0))
     net.connect(g, h, rv.Dense(delay=delays_as(forms[1], 80.0, min=20.0), gain=3.0))
     same_in_both_engines(net.double().train(), spikes(150, 2, 4, 0.2), [150])
+
+
+def test_auto_compiles_sooner_where_eager_has_long_delays_to_go_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    original = engines.run_eager
+    monkeypatch.setattr(engines, "run_eager", lambda *a: seen.append("eager") or original(*a))
+    monkeypatch.setattr(fused, "run_fused", lambda engine, *a: seen.append(engine) or original(*a))
+    for high in (1.0, 40.0):
+        net = rv.Network()
+        x, h = net.input(4), net.population(rv.LIF(128))
+        net.connect(x, h, rv.Dense())
+        net.connect(h, h, rv.Dense(delay=Delay(max=high)))
+        net(torch.zeros(64, 8, 4))
+    assert seen == ["eager", "numba"]
 
 
 def test_what_cannot_be_done_with_delays_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

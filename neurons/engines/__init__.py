@@ -18,7 +18,8 @@ ENGINES = ("auto", "eager", "numba", "triton", "triton-bf16")
 WORTH_COMPILING = 2**17
 """Neurons times samples times steps from which ``auto`` takes a fused engine: below, eager is done before the kernel
 would be compiled or read from the disk."""
-
+STEPS_OF_DELAY = 12
+"""Steps that a delay in a loop can have that cost eager as much again as the loop without delays."""
 
 __all__ = [
     "ENGINES",
@@ -50,13 +51,15 @@ def available_engines() -> dict[str, str]:
     return {"eager": "", "numba": numba, "triton": unavailable(), "triton-bf16": unavailable()}
 
 
-def _choose(engine: str, cells: Sequence[Cell], currents: Mapping[str, Tensor]) -> str:
+def _choose(engine: str, cells: Sequence[Cell], currents: Mapping[str, Tensor], links: Sequence[Link] = ()) -> str:
     like = next(iter(currents.values()))
     dtype = like.dtype
     for value in (v for cell in cells for v in cell.values.values()):
         dtype = torch.promote_types(dtype, value.dtype)  # autocast may have computed the current in a narrower one
     if engine == "auto":
-        work = sum(c.numel() for c in currents.values())
+        # eager goes through every step that a delay can have, which takes as much longer (measured)
+        span = max((t.high - t.low for link in links for t in link.taps), default=0)
+        work = sum(c.numel() for c in currents.values()) * (1 + span // STEPS_OF_DELAY)
         if like.device.type == "cpu" and dtype in FUSED_DTYPES and work >= WORTH_COMPILING:
             return "numba"
         return "eager"  # on a GPU too: no GPU has run the triton engine yet, so it has to be asked for
@@ -121,7 +124,7 @@ def run_stage(
     Raises:
         EngineError: if the engine cannot run these tensors.
     """
-    chosen = _choose(check_engine(engine), cells, currents)
+    chosen = _choose(check_engine(engine), cells, currents, links)
     delayed = [k for k in links if k.taps]
     if delayed and chosen.startswith("triton"):
         kinds = " and ".join(t.kind for t in delayed[0].taps)

@@ -58,7 +58,7 @@ def load(source: str) -> ModuleType:
 
 @lru_cache(maxsize=1)
 def _fingerprint() -> str:
-    helpers = [Path(m.__file__) for m in (products, rings, compiled)]
+    helpers = [Path(str(m.__file__)) for m in (products, rings, compiled)]
     return f"helpers {hashlib.sha256(b''.join(p.read_bytes() for p in helpers)).hexdigest()}, numba {numba.__version__}"
 
 
