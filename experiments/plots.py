@@ -131,3 +131,29 @@ def rates(populations: Mapping[str, np.ndarray], unit: str) -> str:
     if len(populations) > 1:
         axes[0, 0].legend(frameon=False)
     return address(figure)
+
+
+def delays(
+    connections: Sequence[tuple[str, int, int, np.ndarray, np.ndarray | None, float]], steps: bool = False
+) -> Figure:
+    """Histograms of delays, one below the other: (title, shortest, longest, delays, delays before or None, dt in ms),
+    all delays in whole steps. ``steps``: label in steps, where these have no fixed length.
+    """
+    figure, axes = _figure(8, 0.4 + 2.3 * len(connections), len(connections))
+    for axis, (title, low, high, after, before, dt) in zip(axes[:, 0], connections, strict=True):
+        unit = 1.0 if steps else dt
+        at = np.arange(low, high + 1)
+        counts = np.bincount(after - low, minlength=len(at))
+        label = "as learned" if before is not None else "delays"
+        axis.bar(unit * at, counts, 0.8 * unit, color=BLUE, label=label)
+        if before is not None:
+            edges = unit * (np.arange(low, high + 2) - 0.5)
+            start = np.bincount(before - low, minlength=len(at))
+            axis.stairs(start, edges, color=VERMILION, linewidth=1.6, linestyle="--", label="at the start")
+            axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_ylabel("delays")
+        axis.yaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlim(unit * (low - 0.7), unit * (high + 0.7))
+    axes[-1, 0].set_xlabel("delay (steps)" if steps else "delay (ms)")
+    return figure

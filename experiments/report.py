@@ -15,6 +15,7 @@ from ..files import atomic_path
 from ..networks import Network, load_network
 from . import plots
 from .config import Config, load_config, walk
+from .delay_plots import Delays, describe, picture, run_delays
 from .evaluation import Evaluation, evaluate, record
 from .runs import HISTORY_FILE, METRICS_FILE, find_run, read_json
 from .workflow import EXPORT_FILE, VERIFY_FILE, count_parameters, open_split
@@ -73,6 +74,7 @@ def report_run(run: str | Path, console: Console) -> Path:
         _curves(history, int(metrics.get("best_epoch", 0))),
         _confusion(found),
         _populations(net, found),
+        _delays(run_delays(config, net), config),
         _rates(found, config),
         _rasters(found, rows, counts, recorded, config),
         _settings(config),
@@ -254,11 +256,28 @@ def _populations(net: Network, found: Evaluation) -> str:
         rows.append([name, getattr(neuron, "label", type(neuron).__name__), neuron.size, spikes, silent])
     first = _table(["population", "neuron", "size", "spikes per sample", "silent neurons"], rows)
     rows = []
-    for source, target, key, delay in net.graph.edges(keys=True, data="delay"):
-        connection = net.connection(key)
-        rows.append([f"{source} → {target}", sum(p.numel() for p in connection.parameters()), int(delay)])
+    for source, target, key, data in net.graph.edges(keys=True, data=True):
+        connection, low, high = net.connection(key), int(data["delay"]), int(data["reach"])
+        shown = low if low == high else f"{low} to {high}"
+        rows.append([f"{source} → {target}", sum(p.numel() for p in connection.parameters()), shown])
     second = _table(["connection", "parameters", "delay (steps)"], rows)
     return f"<h2>Parameters and spikes</h2>{first}{second}"
+
+
+def _delays(found: list[Delays], config: Config) -> str:
+    if not found:
+        return ""
+    head = ["connection", "kind", "delays", "bounds (steps)", "mean at the start", "mean as learned", "moved"]
+    alt = "Histograms of delays in whole steps. " + "; ".join(
+        f"{d.name}: {len(d.after)} {d.kind} delays, median {np.median(d.after):g} steps"
+        + ("" if d.before is None else f" (at the start {np.median(d.before):g})")
+        for d in found
+    )
+    figure = picture(found, config.data.relative)
+    return (
+        "<h2>Delays</h2><p class=soft>In whole steps, one tap each, as in every figure of this report.</p>"
+        f"{_image(plots.address(figure), alt)}{_behind(_table(head, describe(found)))}"
+    )
 
 
 def _rates(found: Evaluation, config: Config) -> str:

@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make, convert and look at event files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+plot_app = typer.Typer(help="Pictures of a run.", no_args_is_help=True)
+app.add_typer(plot_app, name="plot")
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False)
@@ -243,6 +245,18 @@ def info(
             about.installation(out)
         else:
             about.run(out, run)
+
+
+@plot_app.command("delays")
+def plot_delays(
+    run: Run,
+    picture: Annotated[Path | None, typer.Option("--out", help="The PNG to write; by default RUN/delays.png.")] = None,
+) -> None:
+    """Histograms of a run's delays in whole steps, before and after learning."""
+    with _clean_errors():
+        from ranvier.experiments.delay_plots import plot_delays as plot
+
+        out.print(str(plot(run, picture)), soft_wrap=True)
 
 
 @data_app.command("make-digits")
