@@ -172,7 +172,9 @@ def export_run(run: str | Path, targets: Sequence[str], console: Console, out: P
                     None if lengths is None else lengths[:SHIPPED_VECTORS],
                 )
                 sizes = {"bytes": short.bytes, "ram": short.ram}
-    spikes = {p.name: float(golden.outputs[p.name].sum()) / len(split) for p in inet.populations if p.program.binary}
+    spikes = {
+        p.name: np.count_nonzero(golden.outputs[p.name]) / len(split) for p in inet.populations if p.program.spikes
+    }
     values = {
         "run": str(folder),
         "samples": len(split),
