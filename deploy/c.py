@@ -42,7 +42,7 @@ class CPrinter:
         self.state = {p.name: identifiers([s.name for s in p.program.states]) for p in inet.populations}
         self.table = {p.name: identifiers([t.name for t in p.program.tables]) for p in inet.populations}
         self.sizes = {n.name: n.size for n in (*inet.inputs, *inet.populations)}
-        self.binary = {i.name: True for i in inet.inputs} | {p.name: p.program.binary for p in inet.populations}
+        self.signed = {p.name for p in inet.populations if p.program.signed}
         self.ports = {i.name: i for i in inet.inputs}
         self.scratch = max((p.size for p in inet.populations if p.depth == 1), default=0)
 
@@ -106,14 +106,14 @@ class CPrinter:
         lines += [
             f"}} {n}_in;",
             "",
-            "/* The output of every population in one step: spikes (0 or 1) or a real value. */",
+            "/* The output of every population in one step: spikes (0 or 1, where signed also -1) or a real value. */",
             "typedef struct {",
         ]
         for p in inet.populations:
-            kind = "uint8_t" if p.program.binary else "int32_t"
+            kind = f"{p.program.dtype}_t"
             lines.append(
                 f"    {kind} {self.node[p.name]}[{p.size}];"
-                + ("" if p.program.binary else f" /* real value times 2^{p.program.output_value.frac} */")
+                + ("" if p.program.spikes else f" /* real value times 2^{p.program.output_value.frac} */")
             )
         lines += [f"}} {n}_out;", ""]
         lines += ["/* Initial states, empty readout. */", f"void {n}_reset({n}_state *state);"]
@@ -227,7 +227,7 @@ class CPrinter:
         inner = ["slot"]
         inner += [f"delay_dendritic_{link}[i]"] if "dendritic" in c.delays else []
         inner += [f"delay_synaptic_{link}[j * {p.size} + i]"] if "synaptic" in c.delays else []
-        factors = [] if c.source not in self.ports or self.ports[c.source].binary else ["(int32_t)source[j]"]
+        factors = ["(int32_t)source[j]"] if self.counted(c.source) or c.source in self.signed else []
         if c.source in self.ports and any(self.ports[c.source].shifts):
             factors.append(f"((int32_t)1 << shift_{self.node[c.source]}[j])")
         factors += [str(1 << c.shift)] if c.shift else []
@@ -261,11 +261,11 @@ class CPrinter:
 
     def own(self, p: IntPopulation, c: IntConnection) -> bool:
         """Whether a connection is printed as a function of its own."""
-        return p.depth > 1 or c.shift > 0 or (c.source in self.ports and self.ports[c.source].samples)
+        return p.depth > 1 or c.shift > 0 or self.carrier(c.source) != "uint8_t"
 
     def carrier(self, node: str) -> str:
         """The type of an output that other populations read."""
-        return "int16_t" if node in self.ports and self.ports[node].samples else "uint8_t"
+        return f"{self.ports[node].dtype if node in self.ports else np.dtype(np.int8 if node in self.signed else np.uint8)}_t"
 
     def counted(self, source: str) -> bool:
         return source in self.ports and not self.ports[source].binary
@@ -294,7 +294,7 @@ class CPrinter:
             body.append(
                 f"state->{self.field(p, s.name)}[i] = ({storage(s.lo, s.hi)}){operand(program.next_state[s.name], local)};"
             )
-        out = "uint8_t" if program.binary else "int32_t"
+        out = f"{program.dtype}_t"
         value = operand(program.output, local)
         body.append(f"out->{self.node[p.name]}[i] = ({out}){value};")
         if p.name == self.inet.readout[0]:

@@ -185,6 +185,6 @@ def open_loop_error(recording: Recording, output: np.ndarray) -> float:
     valid = recording.valid.numpy()
     real = recording.output.numpy()[valid]
     got = output[valid]
-    if recording.program.output_kind == "binary":
-        return float(np.sum(real != got)) / max(float(real.sum()), 1.0)
+    if recording.program.output_kind != "real":
+        return float(np.sum(real != got)) / max(float(np.abs(real).sum()), 1.0)
     return float(np.sqrt(np.mean((real - got) ** 2)) / max(float(np.sqrt(np.mean(real**2))), 1e-12))

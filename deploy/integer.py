@@ -50,9 +50,9 @@ class IntPopulation:
 
 @dataclass(frozen=True)
 class IntegerResult:
-    """``outputs``: per population [T, B, N] (uint8 spikes, or int32 where the output is real), 0 beyond a sample's
-    length. ``readout`` [B, classes] int64, ``classes`` [B] its first maximum. ``states``: per population and state [B,
-    N] after the last step.
+    """``outputs``: per population [T, B, N] (uint8 spikes, int8 signed ones, int32 where the output is real), 0 beyond
+    a sample's length. ``readout`` [B, classes] int64, ``classes`` [B] its first maximum. ``states``: per population
+    and state [B, N] after the last step.
     """
 
     outputs: dict[str, np.ndarray]
@@ -137,10 +137,7 @@ class IntegerNetwork:
         tables = {p.name: {t: p.table(t) for t in p.tables} for p in self.populations}
         state = {p.name: {s: np.tile(p.start(s), (batch, 1)) for s in p.initial} for p in self.populations}
         now: dict[str, np.ndarray] = {n.name: np.zeros((batch, n.size)) for n in (*self.inputs, *self.populations)}
-        outputs = {
-            p.name: np.zeros((steps, batch, p.size), np.uint8 if p.program.binary else np.int32)
-            for p in self.populations
-        }
+        outputs = {p.name: np.zeros((steps, batch, p.size), p.program.dtype) for p in self.populations}
         read, kind = self.population(self.readout[0]), self.readout[1]
         total = np.tile(self.readout_start(), (batch, 1))
         factors = {i.name: i.factors.astype(np.float64) for i in self.inputs}

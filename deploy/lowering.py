@@ -144,16 +144,21 @@ class _Lowering:
             output=output.arg,
             output_value=IntValue("output", output.lo, output.hi, output.frac),
             binary=self.source.output_kind == "binary",
+            signed=self.source.output_kind == "signed",
         )
         return Lowered(typed, {n: a for n, (_, a) in kept.items()}, initial)
 
     def output(self, stored: Mapping[str, Arg]) -> Value:
         arg = self.source.output
-        if self.source.output_kind == "binary":
+        lowest = {"binary": 0, "signed": -1}.get(self.source.output_kind)
+        if lowest is not None:
             value = self.operand(arg)
             value = self.at(value, 0) if isinstance(value, Constant) else value
-            if value.frac != 0 or value.lo < 0 or value.hi > 1:
-                raise ExportError(f"{self.label}: its output is declared binary but {arg!r} is not provably 0 or 1")
+            if value.frac != 0 or value.lo < lowest or value.hi > 1:
+                raise ExportError(
+                    f"{self.label}: its output is declared {self.source.output_kind} but {arg!r} is not provably "
+                    f"{'0' if lowest == 0 else '-1, 0'} or 1"
+                )
             return value
         for name, after in self.source.next_state.items():  # a readout sends the state that it stores
             if after == arg and isinstance(arg, str):

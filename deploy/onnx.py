@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ExportError
+from .arrivals import IntConnection
 from .artefact import contract, write_all
 from .integer import IntegerNetwork, IntPopulation
 from .names import checked_name
@@ -49,29 +49,28 @@ class IntegerPrinter(StepPrinter):
     state_dtype, readout_dtype, kind = np.int32, np.int64, "integer"
 
     def __init__(self, inet: IntegerNetwork) -> None:
-        for port in inet.inputs:
-            if port.port not in ("events", "counts"):
-                raise ExportError(f"input {port.name!r} receives {port.port!r}; ONNX files take events and counts")
         self.inet = inet
         parts = [self._part(p) for p in inet.populations]
         lowest = int(inet.readout_start()[0])
-        inputs = [Part(i.name, i.size, np.uint8) for i in inet.inputs]
+        inputs = [Part(i.name, i.size, np.int32 if i.samples else np.uint8) for i in inet.inputs]
         super().__init__(inputs, parts, inet.readout, lowest, contract(inet))
 
-    @staticmethod
-    def _part(p: IntPopulation) -> Part:
-        links = [
-            Link(c.name, c.source, c.weights, np.array(c.delay + c.reach), c.delay > 0)
-            if set(c.delays) <= {"uniform"}
-            else Link(c.name, c.source, c.weights, c.delay + c.further, c.delay > 0)
-            for c in p.connections
-        ]
-        dtype = np.uint8 if p.program.binary else np.int32
-        return Part(p.name, p.size, dtype, tuple(links), {s.name: p.start(s.name) for s in p.program.states})
+    def _part(self, p: IntPopulation) -> Part:
+        links = []
+        for c in p.connections:
+            back = np.array(c.delay + c.reach) if set(c.delays) <= {"uniform"} else c.delay + c.further
+            links.append(Link(c.name, c.source, self.weights(c), back, c.delay > 0))
+        states = {s.name: p.start(s.name) for s in p.program.states}
+        return Part(p.name, p.size, np.uint8 if p.program.binary else np.int32, tuple(links), states)
+
+    def weights(self, c: IntConnection) -> np.ndarray:
+        """int8, or int32 where they count powers of two, as beside samples."""
+        factors = next((i.factors for i in self.inet.inputs if i.name == c.source), np.ones(1, np.int64)) << c.shift
+        return c.weights if np.all(factors == 1) else (c.weights * factors).astype(np.int32)
 
     def product(self, g: Graph, value: str, source: Part, weights: np.ndarray, out: str) -> str:
         name = f"{out.removesuffix(' arrives')} weights"
-        if source.dtype == np.uint8:
+        if source.dtype == np.uint8 and weights.dtype == np.int8:
             stored = g.constant(name, (weights.astype(np.int16) + ZERO_POINT).astype(np.uint8))
             return g.op("MatMulInteger", [value, stored, "", g.number(ZERO_POINT, np.uint8)], out)
         wide = g.root.cast(g.constant(name, weights), np.int32, f"{name}, wide")

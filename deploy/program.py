@@ -79,7 +79,8 @@ class IntProgram:
 
     ``acc`` is the interval of the accumulator (sum of weight times source, int32). ``tables`` hold one constant per
     neuron; constants equal for all neurons are literals. Every name in ``next_state`` lies in its state's interval:
-    saturation is an operation of the list.
+    saturation is an operation of the list. The output is ``binary`` (0 or 1), ``signed`` (-1, 0 or 1) or, without
+    either, a real value.
     """
 
     states: tuple[IntValue, ...]
@@ -90,6 +91,7 @@ class IntProgram:
     output: Arg
     output_value: IntValue
     binary: bool
+    signed: bool = False
 
     def __post_init__(self) -> None:
         known = {v.name for v in (*self.states, *self.tables)} | {ACC}
@@ -108,14 +110,26 @@ class IntProgram:
         if set(self.next_state) != {s.name for s in self.states}:
             raise ExportError("integer program: a state has no next value")
 
+    @property
+    def spikes(self) -> bool:
+        """Whether the output is spikes, which other populations can read."""
+        return self.binary or self.signed
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the output."""
+        return np.dtype(np.uint8 if self.binary else np.int8 if self.signed else np.int32)
+
+    @property
+    def kind(self) -> str:
+        return "binary" if self.binary else "signed" if self.signed else f"frac {self.output_value.frac}"
+
     def __str__(self) -> str:
         lines = [f"state {s.name}: s{s.bits} frac {s.frac}" for s in self.states]
         lines += [f"table {t.name}: s{t.bits} frac {t.frac}" for t in self.tables]
         lines += [f"acc: s{bits_of(*self.acc)}", *map(str, self.ops)]
         lines += [f"next {k} <- {v}" for k, v in self.next_state.items()]
-        return "\n".join(
-            [*lines, f"output {self.output} ({'binary' if self.binary else f'frac {self.output_value.frac}'})"]
-        )
+        return "\n".join([*lines, f"output {self.output} ({self.kind})"])
 
     def interval(self, arg: Arg) -> tuple[int, int]:
         """[lo, hi] of an operand."""
@@ -157,6 +171,7 @@ class IntProgram:
                 self.output_value.frac,
             ],
             "binary": self.binary,
+            "signed": self.signed,
         }
 
     @classmethod
@@ -172,6 +187,7 @@ class IntProgram:
                 output=data["output"],
                 output_value=IntValue(*data["output_value"]),
                 binary=bool(data["binary"]),
+                signed=bool(data["signed"]),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ExportError(f"integer program: the JSON data is malformed ({error!r})") from error

@@ -86,7 +86,7 @@ def check_exportable(net: Network) -> None:
         kind = getattr(net.connection(key), "kind", type(net.connection(key)).__name__)
         if kind not in ("dense", "per_channel", "copies"):
             raise ExportError(f"connection {key!r} is {kind!r}; only those that equal a dense one have an integer form")
-        if a in net.populations and net.neuron(a).program(net.dt).output_kind != "binary":
+        if a in net.populations and net.neuron(a).program(net.dt).output_kind == "real":
             raise ExportError(
                 f"connection {key!r} carries the real output of {a!r}; only spikes can be a source in integers"
             )
@@ -148,7 +148,8 @@ def _weights(net: Network, inputs: Sequence[IntInput], name: str, weight_bits: i
             # of the rounded weights, which an offset far from 0 would else tell from those that the numbers meet
             seen = whole * scale[:, None] * 2.0**shift * port.factors / np.array(port.units)
             bias = bias + seen @ np.array(port.offsets)
-        least, most = RANGES["events" if port is None else port.port]
+        signed = port is None and net.neuron(c.source).program(net.dt).output_kind == "signed"
+        least, most = (-1, 1) if signed else RANGES["events" if port is None else port.port]
         ends = np.array([[least], [most]]) * (1 if port is None else port.factors) << shift
         products = whole.astype(np.int64)[None] * np.broadcast_to(ends, (2, whole.shape[1]))[:, None]
         widest = max(widest, int(np.abs(ends).max()))
@@ -215,5 +216,5 @@ def _open_loop(
     point = 2.0**-program.output_value.frac
     for k in range(steps):
         state, now = program.run(state, acc[k], tables)
-        out[k] = now if program.binary else now * point
+        out[k] = now if program.spikes else now * point
     return open_loop_error(recording, out)

@@ -87,7 +87,7 @@ def _encode(stimuli: Mapping[str, np.ndarray], ends: np.ndarray) -> bytes:
 
 
 def _decode(inet: IntegerNetwork, data: bytes, ends: np.ndarray) -> IntegerResult:
-    frame = np.dtype([(p.name, np.uint8 if p.program.binary else np.int32, (p.size,)) for p in inet.populations])
+    frame = np.dtype([(p.name, p.program.dtype, (p.size,)) for p in inet.populations])
     read = inet.population(inet.readout[0])
     tail_size = 1 + read.size + sum(p.size * len(p.program.states) for p in inet.populations)
     if len(data) != int(ends.sum()) * frame.itemsize + len(ends) * tail_size * 8:

@@ -41,7 +41,7 @@ class OnnxTarget:
     ) -> tuple[IntegerResult, dict[str, Any]]:
         files = [Path(folder) / f"{name}.onnx", Path(folder) / f"{name}_step.onnx"]
         whole, step = (open_model(path) for path in files)
-        given = {f"in.{n}": v for n, v in stimuli.items()}
+        given = {f"in.{n}": v if v.dtype == np.uint8 else v.astype(np.int32) for n, v in stimuli.items()}
         result = as_result(inet, run_windows(whole, given, ends))
         stream = as_result(inet, run_stream(step, given, ends))
         one = {n: v[:, :1] for n, v in given.items()}

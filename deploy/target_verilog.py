@@ -101,9 +101,7 @@ def _decode(inet: IntegerNetwork, text: str, ends: np.ndarray) -> tuple[IntegerR
     these samples give.
     """
     steps, batch = int(ends.max()), len(ends)
-    outputs = {
-        p.name: np.zeros((steps, batch, p.size), np.uint8 if p.program.binary else np.int32) for p in inet.populations
-    }
+    outputs = {p.name: np.zeros((steps, batch, p.size), p.program.dtype) for p in inet.populations}
     states = {p.name: {s.name: np.zeros((batch, p.size), np.int64) for s in p.program.states} for p in inet.populations}
     read = inet.population(inet.readout[0])
     readout, classes = np.zeros((batch, read.size), np.int64), np.zeros(batch, np.int64)

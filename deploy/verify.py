@@ -117,7 +117,9 @@ def firing_rates(inet: IntegerNetwork, result: IntegerResult, ends: np.ndarray) 
     """Spikes per neuron and step of every spiking population."""
     total = float(np.sum(ends))
     return {
-        p.name: float(result.outputs[p.name].sum()) / (total * p.size) for p in inet.populations if p.program.binary
+        p.name: float(np.count_nonzero(result.outputs[p.name])) / (total * p.size)
+        for p in inet.populations
+        if p.program.spikes
     }
 
 
@@ -158,7 +160,7 @@ def agreement(
     steps, batch = next(iter(stimuli.values())).shape[:2]
     ends = checked_lengths(lengths, steps, batch)
     exact = golden or inet.run(stimuli, ends)
-    spiking = [p.name for p in inet.populations if p.program.binary]
+    spiking = [p.name for p in inet.populations if p.program.spikes]
     if {p.name for p in inet.populations} != set(net.populations):
         raise ExportError("agreement: the integer network was not made from this network")
     training = net.training
@@ -173,8 +175,8 @@ def agreement(
     valid = (np.arange(steps)[:, None] < ends)[:, :, None]
     float_spikes, spikes, differing = {}, {}, {}
     for name in spiking:
-        fired = (real.recorded[name].cpu().numpy() * valid).astype(np.uint8)
-        float_spikes[name], spikes[name] = int(fired.sum()), int(exact.outputs[name].sum())
+        fired = (real.recorded[name].cpu().numpy() * valid).astype(np.int8)
+        float_spikes[name], spikes[name] = int(np.count_nonzero(fired)), int(np.count_nonzero(exact.outputs[name]))
         differing[name] = float(np.sum(fired != exact.outputs[name])) / max(float_spikes[name], 1)
     ratio = {n: spikes[n] / float_spikes[n] if float_spikes[n] else float(spikes[n] == 0) for n in spiking}
     classes = real.output.argmax(1).cpu().numpy()

@@ -51,6 +51,9 @@ class _Printer:
         self.counts = {i.name for i in inet.inputs if not i.binary}
         self.ports = {i.name: i for i in inet.inputs}
         self.samples = any(i.samples for i in inet.inputs)
+        signed = {p.name for p in inet.populations if p.program.signed}
+        self.counts |= signed
+        self.signed = self.samples or bool(signed)
         self.rings = [i for i, p in enumerate(inet.populations) if p.depth > 1]
         self.links = [(p, c) for p in inet.populations for c in p.connections]
         self.memories: dict[str, str] = {}
@@ -101,9 +104,9 @@ class _Printer:
                 f"  reg [15:0] list{i} [0:{2 * n - 1}]; // {node}: who fired, in two banks (this step, the step before)"
             )
             if node in self.counts:
-                port = self.ports[node]
+                port = self.ports.get(node)
                 d.append(f"  reg {value_bus(port)} count{i} [0:{2 * n - 1}];")
-                if any(port.shifts):
+                if port is not None and any(port.shifts):
                     d.append(f"  reg [3:0] shift{i} [0:{n - 1}]; // what each channel is shifted by as it enters")
                     load.append(f'    $readmemh("{self.memory(f"shift{i}", np.array(port.shifts), 4)}", shift{i});')
             d.append(f"  reg [15:0] fired{i}_0, fired{i}_1;")
@@ -133,7 +136,7 @@ class _Printer:
                 load.append(f'    $readmemh("{self.memory(f"t{i}_{j}", p.table(t.name), t.bits)}", t{i}_{j});')
         d.append(f"  reg signed [63:0] readout [0:{read.size - 1}];")
         d.append("  reg signed [63:0] readout_q, best;")
-        factor = "times" if self.samples else "$signed({1'b0, times})"
+        factor = "times" if self.signed else "$signed({1'b0, times})"
         body = [line for i, p in enumerate(inet.populations) for line in self.program(i, p)]
         return "\n".join(
             [
@@ -162,7 +165,7 @@ class _Printer:
                 f"  reg [{max(1, (len(self.steps)).bit_length()) - 1}:0] pc;",
                 "  reg bank;",
                 "  reg [15:0] i, event_number, source;",
-                f"  reg signed [{self.times_bits() - 1}:0] times;" if self.samples else "  reg [7:0] times;",
+                f"  reg signed [{self.times_bits() - 1}:0] times;" if self.signed else "  reg [7:0] times;",
                 "  reg mac_valid;",
                 "  reg [15:0] mac_i;",
                 "  reg [31:0] address;",
@@ -211,17 +214,17 @@ class _Printer:
         )
 
     def times_bits(self) -> int:
-        """Width of what a weight is multiplied with, where there are samples: a value, shifted, with its sign."""
+        """Width of what a weight is multiplied with, where some are negative: a value, shifted, with its sign."""
         return max(value_bits(self.ports.get(c.source)) + c.shift for _, c in self.links)
 
     def times(self, c: IntConnection, at: str) -> str:
         """What a weight of ``c`` is multiplied with: the value of the source's event ``at``, or 1."""
-        if not self.samples:
+        if not self.signed:
             return f"count{self.nodes[c.source]}[{at}]" if c.source in self.counts else "8'd1"
         if c.source not in self.counts:
             return literal(1 << c.shift, self.times_bits())
         value = f"count{self.nodes[c.source]}[{at}]"
-        value = value if self.ports[c.source].samples else f"$signed({{1'b0, {value}}})"
+        value = value if c.source not in self.ports or self.ports[c.source].samples else f"$signed({{1'b0, {value}}})"
         return f"{value} <<< {c.shift}" if c.shift else value
 
     def late(self, link: int) -> bool:
@@ -416,9 +419,9 @@ class _Printer:
                     lines.append(f"      acc{n}[i] <= 32'sd0;")
                 lines += [f"      s{n}_{j}[i] <= n{n}_{j};" for j in range(len(p.program.states))]
                 lines.append(f"      out_population <= 8'd{n}; out_value <= o{n}; out_valid <= o{n} != 32'sd0;")
-                if p.program.binary:
+                if p.program.spikes:
                     lines.append(f"      if (o{n} != 32'sd0) begin")
-                    lines += self.push(p.name, "i", None, "        ")
+                    lines += self.push(p.name, "i", f"o{n}" if p.program.signed else None, "        ")
                     lines.append("      end")
                 if p.name == read.name:
                     lines.append("      readout[i] <= readout_next;")
@@ -471,9 +474,9 @@ def value_bits(port: IntInput | None) -> int:
     return 16 + max(port.shifts) if port.samples else 9
 
 
-def value_bus(port: IntInput) -> str:
-    """The memory of a port's values, as a range of bits."""
-    return f"signed [{value_bits(port) - 1}:0]" if port.samples else "[7:0]"
+def value_bus(port: IntInput | None) -> str:
+    """The memory of the values of a port or (None) of signed spikes, as a range of bits."""
+    return f"signed [{value_bits(port) - 1}:0]" if port is None or port.samples else "[7:0]"
 
 
 def delay_bits(steps: np.ndarray) -> int:

@@ -13,13 +13,28 @@ import numpy as np
 import pytest
 import torch
 
-from ranvier.deploy import CTarget, IntegerNetwork, Sensor, Target, VerilogTarget, agreement, quantize, verify
+from ranvier.deploy import (
+    CTarget,
+    IntegerNetwork,
+    OnnxTarget,
+    Sensor,
+    Target,
+    VerilogTarget,
+    agreement,
+    quantize,
+    verify,
+)
 from ranvier.errors import ConfigError, DataError, ExportError
 from ranvier.networks import Delay, Dense, Network, load_network, save_network
 from ranvier.neurons import LIF, AdLIF, CuBaLIF, Integrator, Neuron
 
 TARGETS: list[Any] = [
     pytest.param(CTarget(), id="c", marks=pytest.mark.skipif(not which("gcc"), reason="needs gcc")),
+    pytest.param(
+        OnnxTarget(),
+        id="onnx",
+        marks=pytest.mark.skipif(OnnxTarget().unavailable() is not None, reason="needs onnx and onnxruntime"),
+    ),
     pytest.param(
         VerilogTarget("iverilog", stall=True),
         id="icarus",
