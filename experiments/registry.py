@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ConfigError
-from . import digits, fsdd, har, l2mu_memory, motifs, timing
+from . import digits, digits_delays, fsdd, har, l2mu_memory, motifs, timing
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
         digits.EXPERIMENT,
+        digits_delays.EXPERIMENT,
         fsdd.EXPERIMENT,
         har.EXPERIMENT,
         l2mu_memory.EXPERIMENT,
