@@ -15,7 +15,6 @@ from torchmetrics.functional.classification import multiclass_f1_score
 from ..networks import Network
 from .callbacks import progress
 from .data import Split
-from .model import hidden_names
 
 BATCH = 128
 
@@ -57,11 +56,16 @@ class Evaluation:
         return np.bincount(self.labels * n + self.predictions, minlength=n * n).reshape(n, n)
 
 
+def spiking_names(net: Network) -> list[str]:
+    """The populations that send spikes, signed ones among them, in order."""
+    return [n for n in net.populations if net.neuron(n).program(net.dt).output_kind in ("binary", "signed")]
+
+
 def evaluate(net: Network, split: Split, console: Console | None = None) -> Evaluation:
     """Run ``net`` over ``split``, with a progress bar on ``console``. Ties go to the lowest class."""
     net.eval()
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    names = hidden_names(net)
+    names = spiking_names(net)
     outputs, spikes, rates = [], {n: [] for n in names}, dict.fromkeys(names, 0.0)
     with progress(console or Console(quiet=True)) as bar, torch.no_grad():
         task = bar.add_task("Evaluating", total=len(split), note="")
@@ -71,7 +75,7 @@ def evaluate(net: Network, split: Split, console: Console | None = None) -> Eval
             result = net(batch.counts, lengths=batch.lengths, record=names)
             outputs.append(result.output.float().cpu().numpy())
             for n in names:
-                s = result.recorded[n].float()
+                s = (result.recorded[n] != 0).float()  # signed spikes too
                 if batch.lengths is not None:
                     s = s * (torch.arange(len(s), device=device).unsqueeze(1) < batch.lengths).unsqueeze(-1)
                 spikes[n].append(s.sum((0, 2)).cpu().numpy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ class SensorSplit:
     by: Normalizer
     levels: int
     every: SensorWindows | None = None
+    padded: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.windows)

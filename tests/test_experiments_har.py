@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from rich.console import Console
 from ranvier.errors import ConfigError, DataError, RunError
 from ranvier.experiments import Config, har, override
 from ranvier.experiments.config import AugmentConfig
-from ranvier.experiments.evaluation import Evaluation
+from ranvier.experiments.evaluation import Evaluation, evaluate
 from ranvier.experiments.har_data import augmented, load_test, load_training, windows_of
 from ranvier.experiments.har_model import build_har, recurrent_twin
 from ranvier.experiments.runs import read_json
 from ranvier.experiments.selection import Candidate
 from ranvier.experiments.spike_costs import spike_costs
+from ranvier.experiments.workflow import export_run, verify_run
 from ranvier.networks import Dense, Network
 from ranvier.neurons import LIF, Integrator
 
@@ -230,6 +232,26 @@ def test_a_sweep_is_resumed_and_summed_up(published: Path, tmp_path: Path, monke
         har.train_one(override(config, ["lr=1"]), tmp_path / "fold0-l2mu-seed0", QUIET)
     with pytest.raises(RunError, match="other candidates or settings"):
         har.sweep(config, tmp_path, console, seeds=2, candidates=candidates[:1])
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: sudo apt install gcc")
+def test_a_run_reaches_a_device(published: Path, tmp_path: Path) -> None:
+    config = har.fold_config(settings(published), [5, 6])
+    metrics = har.train_one(config, tmp_path / "watch", QUIET)
+    exported = export_run(tmp_path / "watch", ["c"], QUIET)
+    assert exported["samples"] == metrics["samples"] and exported["float_accuracy"] == metrics["accuracy"]
+    assert set(exported["spikes_per_population"]) == {"l2mu_u", "l2mu_m", "l2mu_h"}
+    for ratio in exported["spike_ratio"].values():
+        assert 0.8 < ratio < 1.25  # signed spikes are counted alike on both sides
+    verified = verify_run(tmp_path / "watch", ["c"], QUIET)
+    assert verified["passed"] and verified["differing_spikes"] == 0
+
+
+def test_signed_spikes_count_whatever_their_sign(published: Path) -> None:
+    config = har.fold_config(settings(published), [5, 6])
+    net, test = build_har(config, 6, 6), load_test(config)
+    found = evaluate(net, test)
+    assert found.spikes_per_sample == pytest.approx(spike_costs(net, test.batch(np.arange(len(test))).counts).spikes)
 
 
 def test_ridge_tells_the_activities_apart(published: Path) -> None:
