@@ -166,15 +166,19 @@ def test_the_loop_is_one_stage_and_files_keep_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-@pytest.mark.parametrize("neuron", ["lif", "cubalif"])
-def test_exports_without_a_differing_spike(neuron: str, tmp_path: Path) -> None:
-    net = build(memory="spiking", neuron=neuron)
+@pytest.mark.parametrize(
+    "options", [{"memory": "spiking"}, {"memory": "spiking", "neuron": "cubalif"}, {"copies": 3}], ids=str
+)
+def test_exports_without_a_differing_spike(options: dict[str, Any], tmp_path: Path) -> None:
+    net = build(**options)
     inet = rv.quantize(net, X.float())
     target = TARGETS["c"]
     target.export(inet, tmp_path, "block")
     found = rv.verify(target, inet, tmp_path, "block", X.numpy().astype(np.uint8))
     assert (found.differing_spikes, found.differing_readouts, found.differing_states) == (0, 0, 0), found
     assert min(found.firing.values()) > 0.01
+    signed = inet.run(X.numpy().astype(np.uint8)).outputs["l2mu_m"].astype(int)
+    assert (signed.min() < 0) == ("copies" in options)
 
 
 def test_published_sets() -> None:
