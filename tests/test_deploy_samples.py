@@ -144,7 +144,8 @@ def test_the_accumulator_is_what_the_contract_says() -> None:
 def test_nothing_differs(neuron: Any, sensor: Sensor | None, target: Target, tmp_path: Path) -> None:
     inet = quantize(network(neuron(7)), waves(0), sensors=sensor and {"x": sensor})
     check(target, inet, tmp_path, waves(3), np.array([40, 1, 17, 40, 30, 9]))
-    check(target, inet, tmp_path, 30 * waves(4))  # beyond 16 bits
+    if neuron is LIF:
+        check(target, inet, tmp_path, 30 * waves(4))  # beyond 16 bits
 
 
 @pytest.mark.parametrize("target", TARGETS)
