@@ -25,9 +25,13 @@ def build_network(config: Config, channels: int, classes: int) -> Network:
     comes from ``training.seed``; torch's global generator is left as it was.
 
     Raises:
-        ConfigError: for an unknown neuron or a value it refuses.
+        ConfigError: for an unknown neuron or a value it refuses, or recurrent delays without recurrent connections.
     """
     m = config.model
+    if m.delay_recurrent != "none" and not m.recurrent:
+        raise ConfigError(
+            f"model.delay_recurrent={m.delay_recurrent} needs a recurrent network; set model.recurrent=true"
+        )
     net = Network(dt=config.data.dt, engine=config.training.engine)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)

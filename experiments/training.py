@@ -205,7 +205,7 @@ def fit(config: Config, net: Network, train: Split, valid: Split | None, folder:
         trainer = pl.Trainer(
             accelerator=t.accelerator,
             devices=t.devices,
-            strategy="ddp" if t.devices > 1 else "auto",
+            strategy="auto" if t.devices == 1 else "ddp_find_unused_parameters_true" if delays_of(net) else "ddp",
             precision=t.precision,  # type: ignore[arg-type]
             max_epochs=t.epochs,
             gradient_clip_val=t.clip or None,

@@ -297,8 +297,10 @@ def test_demo_ends_with_the_table_and_fails_on_a_difference(
 
 
 def test_two_devices_train_one_network(home: Path) -> None:
-    done = call(home, "train", "digits", *settings(home), "epochs=2", "devices=2", "--run", "two")
+    # frozen delays, of the last quarter, have no gradient to wait for
+    some = ("epochs=4", "devices=2", "delay_recurrent=axonal", "engine=eager")
+    done = call(home, "train", "digits", *settings(home), *some, "--run", "two")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("samples to train on") == 1  # only one process speaks
-    assert json.loads((home / "runs/two/metrics.json").read_text())["epochs"] == 2
-    assert len((home / "runs/two/metrics.csv").read_text().splitlines()) == 3
+    assert json.loads((home / "runs/two/metrics.json").read_text())["epochs"] == 4
+    assert len((home / "runs/two/metrics.csv").read_text().splitlines()) == 5

@@ -18,8 +18,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from ranvier.datasets import write_shd
-from ranvier.errors import DataError, RunError
-from ranvier.experiments import Config, build_network, load_config, train
+from ranvier.errors import ConfigError, DataError, RunError
+from ranvier.experiments import Config, build_network, load_config, override, train
 from ranvier.experiments.data import load_training
 from ranvier.experiments.runs import LAST, PREVIOUS, locked
 from ranvier.experiments.training import Classifier
@@ -170,6 +170,20 @@ def test_delays_have_a_rate_of_their_own_and_fixed_ones_stay(words: Path, tmp_pa
     (fixed,) = delays_of(build_network(config, CHANNELS // 2, CLASSES))
     train(config, tmp_path / "fixed", QUIET)
     assert torch.equal(delays_of(load_network(tmp_path / "fixed"))[0].whole(), fixed.whole())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["recurrent=false", "delay_recurrent=axonal"], "needs a recurrent network; set model.recurrent=true"),
+        (["delay_recurrent=axonal", "delay_max=3"], "no whole number of steps"),
+        (["delay_input=synaptic", "delay_kernel=gaussian"], "needs a width above 0"),
+        (["delay_input=dendrtic"], "did you mean dendritic"),
+    ],
+)
+def test_delays_that_cannot_be_are_refused(words: Path, settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        build_network(override(tiny(words), settings), 10, CLASSES)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
