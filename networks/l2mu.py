@@ -85,6 +85,7 @@ class L2MU:
         copies: neurons for each value of u and m; 8 by default, and 1 with ``spiking``.
         correlation: correlation time in ms of what u is expected to carry, for the scale of A and B; by default
             theta / order. Shorter for noisier inputs.
+        feedback: whether h and m feed u, as published; without, u is E_x x alone, and the memory a loop by itself.
         neuron: ``lif``, ``cubalif`` or a function from a size to a neuron. This, ``tau_mem``, ``tau_syn`` and
             ``threshold`` are for all populations or a mapping from memory_input, memory, hidden and output; u and m of
             ``sigma_delta`` take none of them.
@@ -117,6 +118,7 @@ class L2MU:
         memory: str = "sigma_delta",
         copies: int | None = None,
         correlation: float | None = None,
+        feedback: bool = True,
         neuron: str | MakeNeuron | Mapping[str, str | MakeNeuron] = "lif",
         tau_mem: float | Mapping[str, float] = 10.0,
         tau_syn: float | Mapping[str, float] = 5.0,
@@ -167,8 +169,9 @@ class L2MU:
         o = None if outputs is None else net.population(make("output", outputs), name=f"{name}_o")
 
         net.connect(source, u, _among(_lecun(channels, x), copies, 1))
-        net.connect(h, u, _among(_lecun(channels, hidden), copies, 1))
-        net.connect(m, u, _among(torch.zeros(channels, states), copies, copies))
+        if feedback:
+            net.connect(h, u, _among(_lecun(channels, hidden), copies, 1))
+            net.connect(m, u, _among(torch.zeros(channels, states), copies, copies))
         net.connect(source, h, Dense(weight=_xavier(hidden, x)))
         net.connect(h, h, Dense(weight=_xavier(hidden, hidden)))
         net.connect(m, h, _among(_xavier(hidden, states), 1, copies))

@@ -230,6 +230,12 @@ def test_the_repaired_memory_is_never_silent(theta: float) -> None:
     assert theta < order or error.mean() < 0.15  # six polynomials over five steps are no reading
 
 
+def test_without_feedback_the_memory_is_a_loop_of_its_own() -> None:
+    net = rv.Network()
+    rv.L2MU(net, net.input(2), channels=2, order=3, theta=9.0, hidden=4, feedback=False)
+    assert [s.populations for s in net.schedule()] == [("l2mu_u",), ("l2mu_m",), ("l2mu_h",)]
+
+
 def test_scale_is_twice_the_deviation_of_the_coefficients() -> None:
     """Driven by noise of the stated correlation and unit variance, every coefficient's deviation is one half."""
     for correlation in (1.0, 10.0):
