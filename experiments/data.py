@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -58,8 +59,46 @@ class Batch:
         return Batch(self.counts[:, rows], self.targets[rows], None if self.lengths is None else self.lengths[rows])
 
 
+class Split(Protocol):
+    """Labelled samples of a run, as batches: of counts (:class:`CountSplit`) or of sensor values (``har_data``)."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def speakers(self) -> np.ndarray:
+        """Who each sample is from."""
+        ...
+
+    @property
+    def padded(self) -> bool:
+        """Whether batches have lengths."""
+        ...
+
+    def take(self, chosen: np.ndarray) -> Split:
+        """The samples ``chosen``: indices, or a mask [N]."""
+        ...
+
+    def batch(
+        self, rows: np.ndarray, rng: torch.Generator | None = None, augment: AugmentConfig | None = None
+    ) -> Batch:
+        """The samples ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
+        ...
+
+
 @dataclass(frozen=True)
-class Split:
+class CountSplit:
     """Labelled samples of a run, as batches of counts.
 
     ``equalise``, ``compress`` and then ``max_count`` change the counts, after augmentation; ``padded`` gives the
@@ -95,7 +134,7 @@ class Split:
     def speakers(self) -> np.ndarray:
         return self.data.speakers
 
-    def take(self, chosen: np.ndarray) -> Split:
+    def take(self, chosen: np.ndarray) -> CountSplit:
         """The samples ``chosen``: indices, or a mask [N]."""
         return replace(self, data=self.data.subset(chosen))
 
@@ -153,7 +192,7 @@ def _open(config: Config, which: str) -> Split:
     if not len(events):
         raise DataError(f"{events!r} has no samples")
     binning = Binning(d.dt, d.window, d.channel_factor, max(1, round(d.window / d.dt)) if d.relative else None)
-    return Split(BinnedDataset.open(events, binning), d.max_count, d.lengths, d.equalise, d.compress)
+    return CountSplit(BinnedDataset.open(events, binning), d.max_count, d.lengths, d.equalise, d.compress)
 
 
 def load_test(config: Config) -> Split:

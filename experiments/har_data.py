@@ -33,7 +33,7 @@ from .data import Batch
 
 @dataclass(frozen=True)
 class SensorSplit:
-    """Labelled windows of a run; what ``data.Split`` is for counts.
+    """Labelled windows of a run; what ``data.CountSplit`` is for counts.
 
     Attributes:
         windows: in the sensors' units. by: the normalisation, fitted on training subjects.

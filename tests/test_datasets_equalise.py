@@ -9,7 +9,7 @@ import torch
 from ranvier.datasets.equalise import LARGEST_GAIN, equalised
 from ranvier.errors import ConfigError
 from ranvier.experiments import Config, override
-from ranvier.experiments.data import Split, load_training
+from ranvier.experiments.data import CountSplit, load_training
 
 
 def by_hand(word: np.ndarray, strength: float) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_as_a_setting() -> None:
     training, _ = load_training(config)
     assert training.equalise == 0.5
     rows = np.arange(4)
-    plain = Split(training.data).batch(rows).counts
+    plain = CountSplit(training.data).batch(rows).counts
     assert torch.equal(training.batch(rows).counts, equalised(plain, 0.5).clamp(max=6))  # and only then saturated
     assert not torch.equal(training.batch(rows).counts, plain.clamp(max=6))
     assert torch.equal(training.take(rows).batch(rows).counts, training.batch(rows).counts)
