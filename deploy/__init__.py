@@ -1,6 +1,7 @@
 """The integer model, its exporters and their verifiers."""
 
 from .arrivals import IntConnection
+from .footprint import Footprint, float_footprint, footprint, without_unread
 from .inputs import IntInput, Sensor
 from .integer import IntegerNetwork, IntegerResult, IntPopulation
 from .onnx_float import FloatAgreement, export_float_onnx, float_agreement
@@ -19,6 +20,7 @@ __all__ = [
     "Agreement",
     "CTarget",
     "FloatAgreement",
+    "Footprint",
     "IntConnection",
     "IntInput",
     "IntOp",
@@ -36,6 +38,9 @@ __all__ = [
     "check_exportable",
     "export_float_onnx",
     "float_agreement",
+    "float_footprint",
+    "footprint",
     "quantize",
     "verify",
+    "without_unread",
 ]

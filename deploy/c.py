@@ -11,6 +11,7 @@ from .arrivals import IntConnection
 from .artefact import contract, default_vectors, write_all
 from .c_harness import replay, self_test, vectors
 from .c_text import array, banner, expression, literal, operand, storage, width
+from .c_weights import helper, stored
 from .inputs import RANGES
 from .integer import IntegerNetwork, IntPopulation
 from .names import checked_name, identifiers
@@ -39,6 +40,9 @@ class CPrinter:
         self.inet, self.name = inet, name
         self.node = identifiers([*(i.name for i in inet.inputs), *(p.name for p in inet.populations)])
         self.link = identifiers([c.name for p in inet.populations for c in p.connections])
+        self.stored = {
+            c.name: stored(c.name, self.link[c.name], c.weights) for p in inet.populations for c in p.connections
+        }
         self.state = {p.name: identifiers([s.name for s in p.program.states]) for p in inet.populations}
         self.table = {p.name: identifiers([t.name for t in p.program.tables]) for p in inet.populations}
         self.sizes = {n.name: n.size for n in (*inet.inputs, *inet.populations)}
@@ -142,8 +146,7 @@ class CPrinter:
                 lines += array(f"static const uint8_t shift_{self.node[i.name]}[{i.size}]", i.shifts)
         for p in self.inet.populations:
             for c in p.connections:
-                lines += [f"/* {c.name}: one row of {p.size} targets for each of {self.sizes[c.source]} sources */"]
-                lines += array(f"static const int8_t w_{self.link[c.name]}[{c.weights.size}]", c.weights.T.reshape(-1))
+                lines += self.stored[c.name].arrays()
                 for kind, steps in c.delays.items():
                     if kind != "uniform" and p.depth > 1:
                         lines.append(f"/* its {kind} delays in steps */")
@@ -172,7 +175,7 @@ class CPrinter:
     def helpers(self) -> list[str]:
         """Only those that are used, so that nothing warns."""
         ops = [op for p in self.inet.populations for op in p.program.ops]
-        lines: list[str] = []
+        lines: list[str] = helper() if any(w.packed for w in self.stored.values()) else []
         for bits in (32, 64):
             wide = f"int{bits}_t"
             if any(op.kind == "rsr" and width(op) == bits for op in ops):
@@ -216,7 +219,8 @@ class CPrinter:
         return lines
 
     def send(self, p: IntPopulation, c: IntConnection) -> list[str]:
-        """A connection into a ring, from samples or with weights that are shifted, as a function of its own.
+        """A connection into a ring, from samples, with weights that are shifted or not a byte each, as a function of
+        its own.
 
         There is one form for every delay; only where it is read differs.
         """
@@ -232,27 +236,21 @@ class CPrinter:
             factors.append(f"((int32_t)1 << shift_{self.node[c.source]}[j])")
         factors += [str(1 << c.shift)] if c.shift else []
         value = [f"            const int32_t value = {' * '.join(factors)};"] if factors else []
-        term = "row[i] * value" if factors else "row[i]"
+        term = "weight * value" if factors else "weight"
         wrap = f" - (at < {p.depth} ? 0 : {p.depth})" if c.reach else ""
         kind = storage(*p.program.acc) if p.depth > 1 else "int32_t"
-        place = [
-            f"                const int32_t at = {' + '.join(inner)};",
-            f"                {kind} *acc = {ring} + (at{wrap}) * {p.size} + i;",
-        ]
-        plain = ["                int32_t *acc = state->acc + i;"]
+        place = [f"const int32_t at = {' + '.join(inner)};", f"{kind} *acc = {ring} + (at{wrap}) * {p.size} + i;"]
+        body = [*(place if p.depth > 1 else ["int32_t *acc = state->acc + i;"]), f"*acc = ({kind})(*acc + {term});"]
+        weights = self.stored[c.name]
         return [
             f"static void send_{link}({self.name}_state *state, const {self.carrier(c.source)} *source)",
             "{",
-            "    int32_t i, j;",
-            f"    const int8_t *row = w_{link};",
-            f"    for (j = 0; j < {self.sizes[c.source]}; ++j, row += {p.size}) {{",
+            f"    int32_t {'j' if weights.kind == 'listed' else 'i, j'};",
+            f"    for (j = 0; j < {self.sizes[c.source]}; ++j) {{",
             "        if (source[j] != 0) {",
             *([f"            const int32_t slot = {' + '.join(outer)};"] if p.depth > 1 else []),
             *value,
-            f"            for (i = 0; i < {p.size}; ++i) {{",
-            *(place if p.depth > 1 else plain),
-            f"                *acc = ({kind})(*acc + {term});",
-            "            }",
+            *(f"            {line}" for line in weights.loop(body, p.size)),
             "        }",
             "    }",
             "}",
@@ -261,7 +259,8 @@ class CPrinter:
 
     def own(self, p: IntPopulation, c: IntConnection) -> bool:
         """Whether a connection is printed as a function of its own."""
-        return p.depth > 1 or c.shift > 0 or self.carrier(c.source) != "uint8_t"
+        odd = p.depth > 1 or c.shift > 0 or not self.stored[c.name].plain
+        return odd or self.carrier(c.source) != "uint8_t"
 
     def carrier(self, node: str) -> str:
         """The type of an output that other populations read."""

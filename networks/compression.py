@@ -72,7 +72,7 @@ def compress(net: Network, bits: int = 0, masks: Mapping[str, Tensor] | None = N
         into = [net.connection(key) for _, _, key in net.graph.in_edges(name, keys=True)]
         for connection in into:
             if isinstance(connection, Compressed):
-                connection.__class__ = connection.own
+                connection.__class__ = connection.own  # pyright: ignore[reportAttributeAccessIssue]
     for name in net.populations:
         keys = [key for _, _, key in net.graph.in_edges(name, keys=True)]
         for key in keys if bits or masks else ():
