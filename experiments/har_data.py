@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,10 +44,14 @@ class SensorSplit:
     by: Normalizer
     levels: int
     every: SensorWindows | None = None
-    padded: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    @property
+    def padded(self) -> bool:
+        """All windows are of one length."""
+        return False
 
     @property
     def channels(self) -> int:
