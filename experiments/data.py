@@ -35,7 +35,7 @@ from ..datasets.equalise import equalised
 from ..datasets.shd import EventSource
 from ..datasets.splits import hold_out, refuse_overlap, split_speakers
 from ..errors import ConfigError, DataError
-from .config import SENSOR_SOURCES, AugmentConfig, Config
+from .config import PUBLISHED_SOURCES, SENSOR_SOURCES, AugmentConfig, Config
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,12 @@ def source(config: Config, which: str) -> EventSource:
 
 
 def _open(config: Config, which: str) -> Split:
+    return split_of(config, source(config, which))
+
+
+def split_of(config: Config, events: EventSource) -> Split:
+    """All samples of a source of events, binned as the settings say. Raises :class:`DataError` if there are none."""
     d = config.data
-    events = source(config, which)
     if not len(events):
         raise DataError(f"{events!r} has no samples")
     binning = Binning(d.dt, d.window, d.channel_factor, max(1, round(d.window / d.dt)) if d.relative else None)
@@ -205,6 +209,10 @@ def load_test(config: Config) -> Split:
         from .har_data import load_test as load_sensors
 
         return load_sensors(config)
+    if config.data.source in PUBLISHED_SOURCES:
+        from .published_data import load_test as load_published
+
+        return load_published(config)
     if not config.data.test_speakers:
         return _open(config, "test")
     whole = _open(config, "all")
@@ -221,11 +229,24 @@ def load_training(config: Config) -> tuple[Split, Split | None]:
         from .har_data import load_training as load_sensors
 
         return load_sensors(config)
+    if config.data.source in PUBLISHED_SOURCES:
+        from .published_data import load_training as load_published
+
+        return load_published(config)
     if config.data.test_speakers:
         whole = _open(config, "all")
         whole = whole.take(split_speakers(whole.speakers, config.data.test_speakers).train)
     else:
         whole = _open(config, "train")
+    return held_out(config, whole)
+
+
+def held_out(config: Config, whole: Split) -> tuple[Split, Split | None]:
+    """``whole`` without the validation speakers, who are drawn by the seed, and their samples (None for 0 speakers).
+
+    Raises:
+        DataError: no speaker would be left to train on.
+    """
     if not config.data.validation_speakers:
         return whole, None
     parts = hold_out(whole.speakers, config.data.validation_speakers, config.training.seed)

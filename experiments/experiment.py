@@ -42,8 +42,8 @@ def train(config: Config, folder: Path, console: Console | None = None, overwrit
         net = build_network(config, training.channels, len(training.classes))
         params = net.count_parameters()  # before training, which freezes delays at its end
         console.print(
-            f"{folder}: {len(training)} samples to train on, {len(validation) if validation else 0} of other speakers "
-            f"to validate on; {params:,} parameters"
+            f"{folder}: {len(training)} samples to train on, {len(validation) if validation else 0} to validate on; "
+            f"{params:,} parameters"
         )
         from .training import fit  # Lightning takes seconds to import
 

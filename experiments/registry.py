@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ConfigError
-from . import digits, digits_delays, fsdd, har, l2mu_memory, motifs, timing
+from . import digits, digits_delays, fsdd, gsc, har, l2mu_memory, motifs, psmnist, shd, ssc, timing
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -14,9 +14,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         digits.EXPERIMENT,
         digits_delays.EXPERIMENT,
         fsdd.EXPERIMENT,
+        gsc.EXPERIMENT,
         har.EXPERIMENT,
         l2mu_memory.EXPERIMENT,
         motifs.EXPERIMENT,
+        psmnist.EXPERIMENT,
+        shd.EXPERIMENT,
+        ssc.EXPERIMENT,
         timing.EXPERIMENT,
     )
 }
