@@ -15,7 +15,7 @@ from ranvier.experiments import Config, build_network, digits_delays, override
 from ranvier.experiments.runs import read_json
 
 QUIET = Console(quiet=True)
-PLAN = (("digits", "tiny"),)
+PLAN = (("digits", "tiny", tuple(digits_delays.VARIANTS)),)
 SIZES = {"tiny": 700}
 
 
