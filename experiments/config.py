@@ -224,6 +224,30 @@ class TrainingConfig:
 
 
 @dataclass
+class CompressionConfig:
+    """Training a finished run further, so that it takes less room on a device. See ``ranvier compress``."""
+
+    start: str = opt(
+        "", "a finished run, by its folder or name, whose network is trained further; empty: a new network"
+    )
+    bits: int = opt(
+        0,
+        "bits of the weights, 2 to 8, rounded in training as the export rounds them; 0: 8, in the export only",
+        low=0,
+        high=8,
+    )
+    prune: float = opt(
+        0.0, "share of the weights of each connection, the smallest, that is taken out", low=0, high=0.99
+    )
+    prune_neurons: float = opt(
+        0.0,
+        "share of the neurons of each hidden population, those that send least, that is taken out",
+        low=0,
+        high=0.99,
+    )
+
+
+@dataclass
 class Config:
     """One run. ``config.yaml`` in a run folder is this, with the format's number."""
 
@@ -233,6 +257,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig, metadata={"doc": "augmentation"})
     model: ModelConfig = field(default_factory=ModelConfig, metadata={"doc": "network"})
     training: TrainingConfig = field(default_factory=TrainingConfig, metadata={"doc": "training"})
+    compression: CompressionConfig = field(default_factory=CompressionConfig, metadata={"doc": "compression"})
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
@@ -328,6 +353,10 @@ def checked(config: Config, where: str = "configuration") -> Config:
         raise ConfigError(
             f"{where}: data.window ({config.data.window} ms) is shorter than data.dt ({config.data.dt} ms)"
         )
+    if config.compression.bits == 1:
+        raise ConfigError(f"{where}: compression.bits must be 0, or 2 to 8, got 1")
+    if not config.compression.start and (config.compression.prune or config.compression.prune_neurons):
+        raise ConfigError(f"{where}: pruning needs a trained network; name its run with compression.start")
     if config.training.rate_low > config.training.rate_high:
         raise ConfigError(f"{where}: training.rate_low is above training.rate_high")
     return config

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from ..networks import load_network
+from .compression import begin
 from .config import Config
 from .data import load_test, load_training
 from .evaluation import evaluate
-from .model import build_network
 from .runs import METRICS_FILE, is_helper, locked, open_run, read_json, write_json
 
 
@@ -39,7 +39,7 @@ def train(config: Config, folder: Path, console: Console | None = None, overwrit
             console.print(f"{folder} is finished with these settings; nothing to train (--overwrite starts anew)")
             return read_json(folder / METRICS_FILE)
         training, validation = load_training(config)
-        net = build_network(config, training.channels, len(training.classes))
+        net = begin(config, training)
         params = net.count_parameters()  # before training, which freezes delays at its end
         console.print(
             f"{folder}: {len(training)} samples to train on, {len(validation) if validation else 0} to validate on; "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ConfigError
-from . import digits, digits_delays, fsdd, gsc, har, l2mu_memory, motifs, psmnist, shd, ssc, timing
+from . import compress, digits, digits_delays, fsdd, gsc, har, l2mu_memory, motifs, psmnist, shd, ssc, timing
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
+        compress.EXPERIMENT,
         digits.EXPERIMENT,
         digits_delays.EXPERIMENT,
         fsdd.EXPERIMENT,

@@ -153,7 +153,7 @@ def _head(
 ) -> str:
     cards: list[tuple[str, str]] = [(f"{100 * found.accuracy:.1f} %", "test accuracy")]
     if exported:
-        cards.append((f"{100 * exported['accuracy']:.1f} %", "test accuracy, 8-bit integers"))
+        cards.append((f"{100 * exported['accuracy']:.1f} %", f"test accuracy, {_integers(exported)}"))
     cards += [(f"{params:,}", "parameters"), (f"{found.spikes_per_sample:,.0f}", "spikes per sample")]
     if exported.get("bytes") is not None:
         cards.append((f"{exported['bytes']:,}", "bytes of the C program"))
@@ -174,6 +174,10 @@ def _head(
     )
 
 
+def _integers(exported: Mapping[str, Any]) -> str:
+    return f"{exported.get('weight_bits', 8)}-bit integers"
+
+
 def _verification(found: Evaluation, exported: Mapping[str, Any], verified: Mapping[str, Any]) -> str:
     if not exported and not verified:
         return (
@@ -183,7 +187,7 @@ def _verification(found: Evaluation, exported: Mapping[str, Any], verified: Mapp
     text = ["<h2>On a device</h2>"]
     if exported:
         rows = [["float", f"{100 * found.accuracy:.2f} %", found.spikes_per_sample]]
-        rows += [["8-bit integers", f"{100 * exported['accuracy']:.2f} %", float(exported["spikes_per_sample"])]]
+        rows += [[_integers(exported), f"{100 * exported['accuracy']:.2f} %", float(exported["spikes_per_sample"])]]
         text.append(_table(["network", "test accuracy", "spikes per sample"], rows))
     if verified:
         rows = []

@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ..deploy import TARGETS, IntegerNetwork, IntegerResult, export_float_onnx, float_agreement, quantize, verify
+from ..deploy import (
+    TARGETS,
+    IntegerNetwork,
+    IntegerResult,
+    export_float_onnx,
+    float_agreement,
+    footprint,
+    quantize,
+    verify,
+    without_unread,
+)
 from ..errors import ConfigError
 from ..networks import Network, load_network
 from ..networks.files import WEIGHTS_FILE
@@ -77,17 +87,21 @@ def eval_run(run: str | Path, which: str, console: Console) -> dict[str, Any]:
     }
 
 
-def quantized(folder: Path, net: Network, console: Console) -> IntegerNetwork:
-    """The integer form of a run's network, calibrated on training samples.
+def quantized(folder: Path, net: Network, console: Console, weight_bits: int = 0) -> IntegerNetwork:
+    """The integer form of a run's network, calibrated on training samples; ``weight_bits``: by default those that it
+    was trained for, or 8.
 
     Raises:
         ExportError: naming what has no integer form.
     """
-    training, _ = load_training(load_config(folder))
+    config = load_config(folder)
+    training, _ = load_training(config)
     rows = np.random.default_rng(0).permutation(len(training))[:CALIBRATION_SAMPLES]
     batch = training.batch(np.sort(rows))
     with console.status("Quantising"):
-        return quantize(net, batch.counts, None if batch.lengths is None else batch.lengths.numpy())
+        lengths = None if batch.lengths is None else batch.lengths.numpy()
+        inet = quantize(net, batch.counts, lengths, weight_bits=weight_bits or config.compression.bits or 8)
+    return without_unread(inet) if config.compression.prune_neurons else inet
 
 
 def golden_run(
@@ -141,7 +155,8 @@ def export_run(run: str | Path, targets: Sequence[str], console: Console, out: P
         the integer model on them, ``float_accuracy``, ``same_class`` (share of samples with the same answer),
         ``params``, ``spikes_per_sample`` of the integer model, ``float_spikes_per_sample``, ``spikes_per_population``
         and ``spike_ratio`` (integer / float) by population, ``bytes`` and ``ram`` of the C program (None where it was
-        not exported or there is no compiler), ``files`` by target.
+        not exported or there is no compiler), ``weight_bits``, ``constants`` (bytes of weights, delays, scales, biases
+        and other tables as C stores them), ``files`` by target.
 
     Raises:
         ConfigError: an unknown target, naming the nearest.
@@ -187,6 +202,8 @@ def export_run(run: str | Path, targets: Sequence[str], console: Console, out: P
         "spikes_per_population": spikes,
         "spike_ratio": {n: spikes[n] / max(1e-9, float(found.spikes[n].mean())) for n in spikes},
         **sizes,
+        "weight_bits": inet.notes.get("weight_bits", 8),
+        "constants": footprint(inet).total,
         "files": files,
     }
     write_json(folder / EXPORT_FILE, values)

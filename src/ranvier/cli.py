@@ -151,6 +151,25 @@ def sweep(
         out.print(run_sweep(experiment.defaults(), settings or [], folder, trials, log, storage, fold), soft_wrap=True)
 
 
+@app.command()
+def compress(
+    run: Run,
+    bits: Annotated[int, typer.Option(help="Bits of the weights, 2 to 8; 0: as they are.")] = 8,
+    prune: Annotated[float, typer.Option(help="Share of the weights, the smallest, to take out.")] = 0.0,
+    prune_neurons: Annotated[float, typer.Option(help="Share of the neurons, the idlest, to take out.")] = 0.0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default a fifth of the run's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate; by default a fifth of the run's.")] = None,
+    folder: Annotated[str | None, typer.Option("--out", help="The new run; by default RUN-4bit and the like.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a finished run further with rounded weights, and fewer of them, into a run of its own."""
+    with _clean_errors():
+        from ranvier.experiments.compression import compress_run
+
+        found = compress_run(run, log, bits, prune, prune_neurons, epochs, lr, folder)
+        _print(found, as_json, f"{run}, compressed")
+
+
 @app.command("eval")
 def evaluate(
     run: Run,

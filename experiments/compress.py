@@ -1,0 +1,247 @@
+"""How small a trained network can be made: weights of 8, 6 and 4 bits with and without training for it, fewer weights,
+fewer neurons, on Ranvier Digits.
+
+One network per seed is trained in float, and every other one begins from it with the same further epochs. Accuracies
+are those of the integer model on the test voices, bytes those of the constants of the C program.
+"""
+
+from __future__ import annotations
+
+import copy
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ..deploy import IntegerNetwork, float_footprint, footprint
+from ..errors import ConfigError
+from ..files import atomic_path
+from ..networks import Network, load_network
+from . import digits, plots
+from .config import Config, differences, load_config, save_config
+from .data import Split, load_test
+from .evaluation import evaluate
+from .experiment import Experiment, train
+from .frontier import frontier, svg
+from .runs import is_helper, locked, read_json, write_json
+from .workflow import golden_run, quantized
+
+RESULTS_FILE, REPORT_FILE, PLOT_FILE = "results.json", "report.html", "compress.svg"
+SEEDS = 3
+FURTHER, FURTHER_LR = 16, 1e-3
+BASE = "float"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to make the network smaller. ``rounded``: bits of an export without further training."""
+
+    name: str
+    doc: str
+    bits: int = 0
+    prune: float = 0.0
+    neurons: float = 0.0
+    rounded: int = 0
+
+    @property
+    def group(self) -> str:
+        """The curve of the frontier that it belongs to."""
+        if self.rounded:
+            return "rounded, not trained for it"
+        if self.neurons:
+            return "fewer neurons"
+        return f"fewer weights, {self.bits} bits" if self.prune else "trained with rounded weights"
+
+
+VARIANTS = (
+    Variant("further", "float, trained further"),
+    *(Variant(f"rounded-{b}", f"rounded to {b} bits", rounded=b) for b in (8, 6, 4)),
+    *(Variant(f"qat-{b}", f"trained with {b}-bit weights", bits=b) for b in (8, 6, 4)),
+    *(
+        Variant(f"prune-{100 * s:.0f}-{b}", f"{b} bits, {100 * s:.0f} % of the weights out", bits=b, prune=s)
+        for b, s in ((8, 0.5), (8, 0.75), (8, 0.9), (4, 0.5), (4, 0.75))
+    ),
+    *(
+        Variant(f"neurons-{100 * s:.0f}-{b}", f"{b} bits, {100 * s:.0f} % of the neurons out", bits=b, neurons=s)
+        for b, s in ((8, 0.25), (8, 0.5), (4, 0.5))
+    ),
+)
+
+
+def defaults() -> Config:
+    """The recipe of Ranvier Digits with 128 neurons and 80 epochs."""
+    config = digits.defaults()
+    config.experiment = "compress"
+    config.model.hidden, config.training.epochs = [128], 80
+    return config
+
+
+def measure(net: Network, inet: IntegerNetwork | None, test: Split, console: Console) -> dict[str, Any]:
+    """Accuracies, bytes and spikes of one network."""
+    found = evaluate(net, test, console)
+    size = float_footprint(net)
+    weights = [net.connection(k).weight.detach() for k in net.connections]
+    values: dict[str, Any] = {
+        "float_accuracy": found.accuracy,
+        "spikes_per_sample": found.spikes_per_sample,
+        "float_bytes": size.total,
+        "weights": sum(int((w != 0).sum()) for w in weights),
+        "accuracy": None,
+        "bytes": None,
+    }
+    if inet is not None:
+        golden = golden_run(inet, test, console)[2]
+        own = footprint(inet)
+        values |= {
+            "accuracy": float((golden.classes == test.labels).mean()),
+            "bytes": own.total,
+            "weight_bytes": own.weights,
+            "table_bytes": own.tables,
+        }
+    return values
+
+
+def run_one(variant: Variant | None, seed: int, config: Config, folder: Path, console: Console) -> dict[str, Any]:
+    """Train (or only round) one network and measure it; None is the float network that all begin from."""
+    base = folder / f"seed-{seed}" / BASE
+    own = copy.deepcopy(config)
+    own.training.seed = seed
+    name = BASE if variant is None else variant.name
+    place = base if variant is None or variant.rounded else base.with_name(name)
+    if variant is not None and not variant.rounded:
+        own.training.epochs, own.training.lr = FURTHER, FURTHER_LR
+        c = own.compression
+        c.start, c.bits, c.prune, c.prune_neurons = str(base.resolve()), variant.bits, variant.prune, variant.neurons
+    if variant is None or not variant.rounded:
+        train(own, place, console)
+    net, test = load_network(place), load_test(own)
+    inet = None
+    if variant is not None and variant.name != "further":
+        inet = quantized(place, net, console, variant.rounded)
+    return {"variant": name, "seed": seed, **measure(net, inet, test, console)}
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """By variant: means over seeds; ``loss``: points below the float network that was trained as long (mean and
+    standard deviation of the differences by seed); ``smaller``: how many times fewer bytes than the float network.
+    """
+    table: dict[str, Any] = {}
+    reference = {r["seed"]: r for r in runs if r["variant"] == "further"}
+    for name in (BASE, *(v.name for v in VARIANTS)):
+        own = [r for r in runs if r["variant"] == name]
+        if not own:
+            continue
+        best = [r["float_accuracy"] if r["accuracy"] is None else r["accuracy"] for r in own]
+        size = [r["float_bytes"] if r["bytes"] is None else r["bytes"] for r in own]
+        lost = [
+            100 * (reference[r["seed"]]["float_accuracy"] - a)
+            for r, a in zip(own, best, strict=True)
+            if r["seed"] in reference
+        ]
+        table[name] = {
+            "seeds": len(own),
+            "accuracy": _spread(best),
+            "loss": _spread(lost),
+            "bytes": float(np.mean(size)),
+            "weights": float(np.mean([r["weights"] for r in own])),
+            "smaller": float(np.mean([r["float_bytes"] / s for r, s in zip(own, size, strict=True)])),
+        }
+    return {"summary": table, "runs": runs}
+
+
+def _spread(values: list[float]) -> dict[str, float | None]:
+    if not values:
+        return {"mean": None, "sd": None}
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+
+def rows_of(found: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """The table: what, accuracy, points lost, bytes, times smaller."""
+    docs = {BASE: "float", **{v.name: v.doc for v in VARIANTS}}
+    lines = []
+    for name, own in found.items():
+        accuracy, loss = own["accuracy"], own["loss"]
+        lines.append(
+            (
+                docs[name],
+                f"{100 * accuracy['mean']:.1f} ± {100 * (accuracy['sd'] or 0):.1f}",
+                "" if loss["mean"] is None else f"{loss['mean']:+.1f} ± {loss['sd'] or 0:.1f}",
+                f"{own['bytes']:,.0f}",
+                f"{own['smaller']:.2f}",
+            )
+        )
+    return lines
+
+
+HEAD = ("network", "test accuracy, %", "points lost", "bytes", "times smaller")
+
+
+def points(found: dict[str, Any]) -> dict[str, list[tuple[float, float, str]]]:
+    """The frontier: by curve its (bytes, accuracy in percent, label), from large to small."""
+    curves: dict[str, list[tuple[float, float, str]]] = {}
+    for v in VARIANTS:
+        if v.name in found:
+            label = f"{v.rounded or v.bits} bits" if not (v.prune or v.neurons or v.name == "further") else ""
+            label = "" if v.name == "further" else label or f"-{100 * (v.prune or v.neurons):.0f} %"
+            own = found[v.name]
+            group = "float" if v.name == "further" else v.group
+            curves.setdefault(group, []).append((own["bytes"], 100 * own["accuracy"]["mean"], label))
+    return {name: sorted(curve, reverse=True) for name, curve in curves.items()}
+
+
+def write_report(folder: Path, found: dict[str, Any]) -> Path:
+    """``report.html`` and the frontier as ``compress.svg``."""
+    from .report import STYLE
+
+    figure = frontier(points(found))
+    with atomic_path(folder / PLOT_FILE) as path:
+        path.write_bytes(svg(figure))
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows_of(found))
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in HEAD)
+    best = max((f["accuracy"]["mean"], n) for n, f in found.items())
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>compress: Ranvier report</title>'
+        f"<style>{STYLE}</style></head><body><main><h1>Accuracy against bytes</h1>"
+        f'<div class=wide><img src="{plots.address(figure)}" alt="Test accuracy over bytes of {len(found)} networks; '
+        f'the best is {html.escape(best[1])} with {100 * best[0]:.1f} percent."></div>'
+        f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>\n"
+        "</main></body></html>\n"
+    )
+    with atomic_path(folder / REPORT_FILE) as path:
+        path.write_text(page, "utf-8")
+    return folder / REPORT_FILE
+
+
+def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> None:
+    if is_helper():
+        raise ConfigError("compress trains many small networks; leave training.devices at 1")
+    path = folder / RESULTS_FILE
+    with locked(folder):
+        runs: list[dict[str, Any]] = []
+        if path.exists() and not overwrite:
+            changed = differences(load_config(folder), config)
+            if changed:
+                raise ConfigError(f"{folder} holds other settings ({'; '.join(changed)}); --overwrite starts anew")
+            runs = read_json(path)["runs"]
+        save_config(config, folder)
+        done = {(r["variant"], r["seed"]) for r in runs}
+        for seed in range(config.training.seed, config.training.seed + SEEDS):
+            for variant in (None, *VARIANTS):
+                if ((BASE if variant is None else variant.name), seed) not in done:
+                    runs.append(run_one(variant, seed, config, folder, console))
+                    write_json(path, summary(runs))
+        found = summary(runs)["summary"]
+        report = write_report(folder, found)
+    table = Table(*HEAD, title="Ranvier Digits on few bytes")
+    for row in rows_of(found):
+        table.add_row(*row)
+    console.print(table, f"{report}", sep="\n")
+
+
+EXPERIMENT = Experiment(
+    "compress", "Ranvier Digits on few bytes: 8, 6 and 4 bits, fewer weights, fewer neurons", defaults, _run
+)

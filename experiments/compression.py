@@ -1,0 +1,100 @@
+"""Where a training begins: with a new network, or with that of a finished run, to be compressed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..errors import ConfigError, RunError
+from ..networks import Network, activity_masks, compress, load_network, magnitude_masks
+from .config import Config, load_config
+from .data import Split
+from .evaluation import evaluate
+from .model import build_network
+from .runs import METRICS_FILE, find_run, runs_root
+
+EPOCHS_SHARE, LR_SHARE = 0.2, 0.2
+"""Of the epochs and the learning rate of a run, those with which it is compressed."""
+
+
+def begin(config: Config, training: Split) -> Network:
+    """The network that ``config`` trains: a new one, or that of ``compression.start``, whose weights, biases and batch
+    norms are trained further while its neurons stay as they are. With its rounding and its masks in place.
+
+    Raises:
+        RunError: there is no such run.
+        ConfigError: its network does not fit the data.
+    """
+    c = config.compression
+    if not c.start:
+        net = build_network(config, training.channels, len(training.classes))
+    else:
+        folder = find_run(c.start)
+        net = load_network(folder)
+        net.engine = config.training.engine
+        sizes = [net.graph.nodes[n]["size"] for n in net.inputs]
+        if sizes != [training.channels] or net.readout_of is None:
+            raise ConfigError(f"the network of {folder} takes {sizes} channels; the data have {training.channels}")
+    if c.bits or c.prune or c.prune_neurons:
+        masks = magnitude_masks(net, c.prune) if c.prune else {}
+        if c.prune_neurons:
+            compress(net, 0, masks)
+            rates = {n: torch.from_numpy(r) for n, r in evaluate(net, training).rates.items()}
+            compress(net)
+            for key, mask in activity_masks(net, rates, c.prune_neurons).items():
+                masks[key] = mask * masks[key] if key in masks else mask
+        compress(net, c.bits, masks)
+    return net
+
+
+def compress_run(
+    run: str | Path,
+    console: Console,
+    bits: int = 8,
+    prune: float = 0.0,
+    prune_neurons: float = 0.0,
+    epochs: int | None = None,
+    lr: float | None = None,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Train a finished run further with rounded weights, and fewer of them, into a run of its own.
+
+    Args:
+        epochs, lr: by default a fifth of those of the run.
+        out: name or path of the new run; by default the old one's name with what was asked.
+
+    Returns:
+        What :func:`train` does, and ``run``, the new folder.
+
+    Raises:
+        RunError: the run is not finished, or the new folder holds another.
+        ConfigError: for values out of range.
+    """
+    from .config import checked
+    from .experiment import train
+
+    folder = find_run(run)
+    if not (folder / METRICS_FILE).is_file():
+        raise RunError(f"{folder} has not finished its training; `ranvier train` goes on with it")
+    config = copy.deepcopy(load_config(folder))
+    c, t = config.compression, config.training
+    c.start, c.bits, c.prune, c.prune_neurons = str(folder.resolve()), bits, prune, prune_neurons
+    t.epochs, t.lr = epochs or math.ceil(EPOCHS_SHARE * t.epochs), lr or LR_SHARE * t.lr
+    config = checked(config, "compress")
+    new = _folder(folder, out, config)
+    return {"run": str(new), **train(config, new, console)}
+
+
+def _folder(folder: Path, out: str | None, config: Config) -> Path:
+    c = config.compression
+    if out is not None:
+        return Path(out) if "/" in out else runs_root() / out
+    parts = [f"{c.bits}bit"] if c.bits else []
+    parts += [f"prune{100 * c.prune:g}"] if c.prune else []
+    parts += [f"neurons{100 * c.prune_neurons:g}"] if c.prune_neurons else []
+    return folder.with_name("-".join([folder.name, *(parts or ["further"])]))
