@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +301,15 @@ def test_errors() -> None:
     with pytest.raises(ConfigError, match="sizes of 1 or more"):
         net = rv.Network()
         rv.sensor_input(net, net.input(2), per_axis=0)
+
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "l2mu.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the docs are in the checkout only")
+def test_the_example_in_the_docs_learns(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
+    seeded = code.replace("import ranvier as rv\n", "import ranvier as rv\ntorch.manual_seed(0)\n", 1)
+    done = subprocess.run([sys.executable, "-c", seeded], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.7  # of three classes guessed: 1.1
