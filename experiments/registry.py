@@ -5,7 +5,21 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ConfigError
-from . import compress, digits, digits_delays, fsdd, gsc, har, l2mu_memory, motifs, psmnist, shd, ssc, timing
+from . import (
+    compress,
+    digits,
+    digits_delays,
+    fsdd,
+    gsc,
+    har,
+    l2mu_memory,
+    motifs,
+    permuted_digits,
+    psmnist,
+    shd,
+    ssc,
+    timing,
+)
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -19,6 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         har.EXPERIMENT,
         l2mu_memory.EXPERIMENT,
         motifs.EXPERIMENT,
+        permuted_digits.EXPERIMENT,
         psmnist.EXPERIMENT,
         shd.EXPERIMENT,
         ssc.EXPERIMENT,
