@@ -2,8 +2,9 @@
 
 Every subject is in the test of one of five folds. Nothing is chosen on them: the candidates below were written down
 before any was run on these recordings, and every fold chooses among them, per model, on three of its own training
-subjects. The weights kept are those of the last epoch. Beside the Legendre memory unit: ridge classifiers on the very
-same windows, and a recurrent LIF network of equally many parameters.
+subjects. (The learning rate was lowered once, by the training loss of choices that had come apart.) The weights kept
+are those of the last epoch. Beside the Legendre memory unit: ridge classifiers on the same windows, chosen in the same
+way, and a recurrent LIF network of equally many parameters.
 """
 
 from __future__ import annotations
