@@ -466,6 +466,8 @@ def test_a_loop_with_long_least_delays_advances_in_blocks(forms: tuple[str, str]
     net.connect(h, g, rv.Dense(delay=delays_as(forms[0], 9.0, min=1.0), gain=3.0))
     net.connect(g, h, rv.Dense(delay=delays_as(forms[1], 80.0, min=20.0), gain=3.0))
     same_in_both_engines(net.double().train(), spikes(150, 2, 4, 0.2), [150])
+    # most of these delays are longer than what is run at once: nothing of one chunk may be met again in another
+    same_in_both_engines(net, spikes(150, 2, 4, 0.2), [37, 31, 33, 49])
 
 
 def test_auto_compiles_sooner_where_eager_has_long_delays_to_go_through(monkeypatch: pytest.MonkeyPatch) -> None:

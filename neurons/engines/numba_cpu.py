@@ -134,13 +134,19 @@ def _printed(plan: str, dtype: str) -> str:
     return numba_source(read_plan(plan), dtype)
 
 
-def _arrays(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """By the names in printed source, with weights in the layouts that the kernels go through."""
+def _arrays(plan: Plan, tensors: Mapping[str, Tensor], steps: int) -> dict[str, np.ndarray]:
+    """By the names in printed source, with weights in the layouts that the kernels go through, and delays that are
+    longer than the ``steps`` cut, so that rings need not be longer either.
+    """
     found = {n.replace(".", "_"): array(t) for n, t in tensors.items()}
     for j, link in enumerate(plan.links):
+        for name in ("offsets", "lags"):
+            if f"{name}{j}" in tensors:
+                found[f"{name}{j}"] = array(tensors[f"{name}{j}"].clamp(max=steps))
         if link.pairs:  # [N_source, M, N_target]: what a spike brings lies together
             found[f"spread{j}"] = array(tensors[f"amounts{j}"].permute(2, 0, 1))
-            found[f"ahead{j}"] = array(tensors[f"offsets{j}"].permute(2, 0, 1).int()).view(np.uint32)
+            ahead = torch.from_numpy(found[f"offsets{j}"]).permute(2, 0, 1)
+            found[f"ahead{j}"] = array(ahead.int()).view(np.uint32)
         else:
             found[f"transposed{j}"] = array(tensors[f"weight{j}"].t())
     return found
@@ -150,7 +156,7 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
     """Fill ``results``, contiguous and on the CPU, from ``tensors``; both by the names of :class:`Plan`."""
     batch = tensors["current0"].shape[1]
     ranges = _ranges(plan, batch)
-    given = _arrays(plan, {**tensors, **results})
+    given = _arrays(plan, {**tensors, **results}, len(tensors["current0"]))
     arrays = [given[n] for n in forward_arguments(plan)]
     tile = _tile(plan, ranges)
     _call(_source(plan, tensors["current0"].dtype), "forward", [(a, b, tile, *arrays) for a, b in ranges])
@@ -176,16 +182,13 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
         if cell.derivative.rebuilt and plan.sends(i):
             out[f"output{i}"] = like.new_empty(shape)
         partial |= {f"d_value{i}.{p}": like.new_zeros(len(ranges), shape[2]) for p in cell.learned}
-    inside: dict[str, Tensor] = {}
     for j, link in enumerate(plan.links):
-        if link.axonal:
-            inside[f"d_sent{j}"] = torch.empty_like(out[f"d_current{link.source}"])
         if link.dendritic:
             out[f"d_product{j}"] = torch.empty_like(out[f"d_current{link.target}"])
         for name, wanted in (("gains", link.timed), ("shares", link.retimed)):
             if wanted:
                 partial[f"d_{name}{j}"] = like.new_zeros(len(ranges), *tensors[f"{name}{j}"].shape)
-    given = _arrays(plan, {**tensors, **grads, **out, **inside})
+    given = _arrays(plan, {**tensors, **grads, **out}, len(like))
     sums = {n.replace(".", "_"): array(t) for n, t in partial.items()}
     tasks = [
         (a, b, _tile(plan, ranges), *(sums[n][i] if n in sums else given[n] for n in backward_arguments(plan)))

@@ -38,8 +38,8 @@ def numba_source(plan: Plan, dtype: str) -> str:
         "from ranvier.neurons.engines.products import (",
         "    add_product, add_product_where, add_rows, gather, scale)",
         "from ranvier.neurons.engines.rings import (",
-        "    add_gains, clear, pull_taps, push_taps, put_ring, read_pairs, ring_length, ring_samples,",
-        "    send_pairs, take_ring)",
+        "    add_gains, clear, put_ring, read_pairs, read_ring, ring_length, ring_samples, send_pairs,",
+        "    send_taps, take_ring)",
         f"F = np.{dtype}",
         *(f"{name} = F({value!r})" for value, name in literals.items()),
     ]
@@ -189,7 +189,6 @@ def backward_arguments(plan: Plan) -> tuple[str, ...]:
         names += [f"d_current{i}", *(f"d_state{i}.{s}" for s in cell.program.states)]
         names += [f"d_value{i}.{p}" for p in cell.learned]
     for j, link in enumerate(plan.links):
-        names += [f"d_sent{j}"] if link.axonal else []
         names += [f"d_gains{j}"] if link.timed else []
         names += [f"d_product{j}"] if link.dendritic else []
         names += [f"product{j}", f"d_shares{j}"] if link.retimed else []
@@ -229,8 +228,13 @@ def _forward(plan: Plan) -> str:
             f"sent{j} = np.empty((tile * count, size{link.source}), F)",
             f"index{j} = np.empty(size{link.source}, np.int64)",
         )
+        if link.axonal:
+            w(f"line{j} = np.zeros((count, ring_length(offsets{j}, tile), size{link.source}), F)")
         if link.dendritic:
-            w(f"made{j} = np.empty((tile * count, size{link.target}), F)")
+            w(
+                f"late{j} = {_ring(f'lags{j}', link.target)}",
+                f"made{j} = np.empty((tile * count, size{link.target}), F)",
+            )
     w.block("for start in range(0, steps, tile):")
     w("ahead = min(tile, steps - start)")
     for i in plan.order:
@@ -254,17 +258,25 @@ def _forward(plan: Plan) -> str:
             w(f"states{i}_{s}[start + k, first:last] = now{i}_{s}")
         w.end()
         for j, link in plan.out_of(i):
+            if not (link.pairs or link.axonal):
+                continue
+            sent = f"output{i}[start + k, first:last]"
+            w.block("for k in range(ahead):")
             if link.pairs:
-                sent = f"output{i}[start + k, first:last]"
                 sent += f" * mask{j}[first:last]" if link.masked else ""
-                w.block("for k in range(ahead):")
                 w(f"send_pairs(ring{j}, {sent}, 0, start + k, spread{j}, ahead{j})")
-                w.end()
+            else:
+                w(f"send_taps(line{j}, {sent}, start + k, offsets{j}, gains{j})")
+            w.end()
     w.end()
     for i, cell in enumerate(plan.cells):
         for s in cell.program.states if not plan.keep_states else ():
             w(f"states{i}_{s}[0, first:last] = now{i}_{s}")
     return "\n".join(w.lines)
+
+
+def _ring(delays: str, cell: int) -> str:
+    return f"np.zeros((ring_length({delays}, tile), size{cell}, count), F)"
 
 
 def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
@@ -276,7 +288,7 @@ def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     w.block("for k in range(ahead):")
     if link.axonal:
         w(f"clear(sent{j}[k * count:(k + 1) * count])")
-        w(f"pull_taps(sent{j}, k * count, output{source}, start + k, first, last, offsets{j}, gains{j})")
+        w(f"take_ring(sent{j}, k * count, line{j}, start + k)")
     else:
         w(f"t = start + k - {link.delay}")
         if link.delay:
@@ -300,8 +312,10 @@ def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     w(f"clear(made{j}[:ahead * count])")
     w(f"add_product(made{j}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
     w.block("for k in range(ahead):")
-    w(f"product{j}[start + k, first:last] = made{j}[k * count:(k + 1) * count]")
-    w(f"pull_taps(total{i}, k * count, product{j}, start + k, first, last, lags{j}, shares{j})")
+    w(f"put_ring(late{j}, made{j}[k * count:(k + 1) * count], start + k)")
+    w(f"read_ring(total{i}, k * count, count, late{j}, start + k, -1, lags{j}, shares{j})")
+    if link.retimed:
+        w(f"product{j}[start + k, first:last] = made{j}[k * count:(k + 1) * count]")
     w.end()
 
 
@@ -326,7 +340,10 @@ def _backward(plan: Plan) -> str:
             f"index{j} = np.empty(size{link.target}, np.int64)",
         )
         if link.axonal:
+            w(f"line{j} = {_ring(f'offsets{j}', link.source)}")
             w(f"back_sent{j} = np.empty((tile * count, size{link.source}), F)")
+        if link.dendritic:
+            w(f"late{j} = {_ring(f'lags{j}', link.target)}")
     w.block("for back in range((steps + tile - 1) // tile):")
     w("start = ((steps + tile - 1) // tile - 1 - back) * tile", "ahead = min(tile, steps - start)")
     for i in reversed(plan.order):
@@ -376,7 +393,7 @@ def _backward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     link = plan.links[j]
     if link.axonal:
         w.block("for k in range(ahead):")
-        w(f"push_taps(total{i}, k * count, d_sent{j}, start + k, first, last, offsets{j}, gains{j})")
+        w(f"read_ring(total{i}, k * count, count, line{j}, start + k, 1, offsets{j}, gains{j})")
         w.end()
         return
     into = f"part{i}" if link.masked else f"total{i}"
@@ -411,21 +428,21 @@ def _delayed_backward(w: _Text, plan: Plan, i: int) -> None:
     left and of what arrived at their weights, for those out of it that of their gains.
     """
     for j, link in plan.into(i):
-        if not link.delayed:
+        if link.pairs or link.dendritic:
+            w.block("for k in range(ahead):")
+            w(f"put_ring({'ring' if link.pairs else 'late'}{j}, d_current{i}[start + k, first:last], start + k)")
+            w.end()
+        if not (link.dendritic or link.axonal):
             continue
         w.block("for k in range(ahead):")
-        if link.pairs:
-            w(f"put_ring(ring{j}, d_current{i}[start + k, first:last], start + k)")
-            w.end()
-            continue
         if link.dendritic:
             w(f"clear(back{j}[k * count:(k + 1) * count])")
-            w(f"push_taps(back{j}, k * count, d_current{i}, start + k, first, last, lags{j}, shares{j})")
+            w(f"read_ring(back{j}, k * count, count, late{j}, start + k, 1, lags{j}, shares{j})")
             w(f"d_product{j}[start + k, first:last] = back{j}[k * count:(k + 1) * count]")
         else:
             w(f"gather(back{j}, k * count, d_current{i}[start + k, first:last])")
         if link.retimed:
-            w(f"add_gains(d_shares{j}, d_current{i}, product{j}, start + k, first, last, lags{j})")
+            w(f"add_gains(d_shares{j}, late{j}, product{j}[start + k, first:last], start + k, lags{j})")
         w.end()
         if link.axonal:
             w(f"clear(back_sent{j}[:ahead * count])")
@@ -433,10 +450,10 @@ def _delayed_backward(w: _Text, plan: Plan, i: int) -> None:
             w.block("for k in range(ahead):")
             if link.masked:
                 w(f"scale(back_sent{j}, k * count, mask{j}[first:last])")
-            w(f"d_sent{j}[start + k, first:last] = back_sent{j}[k * count:(k + 1) * count]")
+            w(f"put_ring(line{j}, back_sent{j}[k * count:(k + 1) * count], start + k)")
             w.end()
     for j, link in plan.out_of(i):
         if link.timed:
             w.block("for k in range(ahead):")
-            w(f"add_gains(d_gains{j}, d_sent{j}, output{i}, start + k, first, last, offsets{j})")
+            w(f"add_gains(d_gains{j}, line{j}, output{i}[start + k, first:last], start + k, offsets{j})")
             w.end()

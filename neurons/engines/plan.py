@@ -126,15 +126,15 @@ class Plan:
     def results(self) -> tuple[str, ...]:
         """Names of the tensors returned: ``output0`` [T, B, N], ``states0.v`` [T or 1, B, N], ..., and then what is
         kept for the backward pass, ``saved0.x`` [T, B, N] and, of a link with axonal delays, ``passed0``
-        [T, B, N_source], what arrived at its weights, of one with dendritic delays ``product0`` [T, B, N_target], what
-        left them, which the forward pass reads itself.
+        [T, B, N_source], what arrived at its weights, of one with dendritic delays that learn ``product0``
+        [T, B, N_target], what left them.
         """
         names: list[str] = []
         for i, cell in enumerate(self.cells):
             names += [f"output{i}", *(f"states{i}.{s}" for s in cell.program.states)]
         names += [f"saved{i}.{s}" for i in range(len(self.cells)) for s in self.saved(i)]
         names += [f"passed{i}" for i, k in enumerate(self.links) if k.axonal and k.learned]
-        return (*names, *(f"product{i}" for i, k in enumerate(self.links) if k.dendritic))
+        return (*names, *(f"product{i}" for i, k in enumerate(self.links) if k.retimed))
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
@@ -143,8 +143,7 @@ class Plan:
         for i, cell in enumerate(self.cells):
             names += [f"state{i}.{s}" for s in cell.derivative.restored]
             names += [f"output{i}"] if self.sends(i) and not cell.derivative.rebuilt else []
-        unread = {f"product{i}" for i, k in enumerate(self.links) if not k.retimed}
-        return (*names, *(n for n in self.results if n.startswith(KEPT) and n not in unread))
+        return (*names, *(n for n in self.results if n.startswith(KEPT)))
 
     @cached_property
     def differentiable(self) -> tuple[str, ...]:

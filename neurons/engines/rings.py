@@ -1,10 +1,10 @@
-"""What has been sent in a loop and has yet to arrive, for connections with delays per target or per pair.
+"""What has been sent in a loop and has yet to arrive, for connections with delays of their own.
 
-Compiled with numba, called by the printed time loops. Of pairs there is a ring of the steps ahead, whose length L is a
-power of two and in which step t has the place t modulo L. Forward, [B, L, N_target], it holds sums of currents, into
-which every spike adds its weights; so the work follows the spikes and not the longest delay. Backward,
-[L, N_target, B], it holds the gradients of the target's current, which every source reads where its spike would have
-arrived, for eight samples at a time: they share the delays.
+Compiled with numba, called by the printed time loops. A ring holds the steps ahead or behind: its length L is a power
+of two, and step t has the place t modulo L. Where spikes are sent ahead, from every source or to every pair, it is
+[B, L, N] and holds sums, to which each spike adds; so the work follows the spikes and not the longest delay. Others are
+[L, N, B], so that the samples of a neuron, which share its delay, lie together: backward, a source reads there the
+gradients of what its spikes would have arrived at, where every pair has a delay for eight samples at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from .compiled import kernel
 
 @kernel()
 def ring_length(ahead: Any, tile: int) -> int:
-    """Places for delays up to the longest of ``ahead`` while ``tile`` steps are run at a time."""
+    """Places for delays up to the longest of ``ahead`` while ``tile`` steps are run at a time. Delays longer than the
+    sequence may be given as long as it: their places are those of steps before the first or after the last.
+    """
     longest = tile + ahead.max()
     length = 1
     while length < longest:
@@ -43,6 +45,20 @@ def send_pairs(ring: Any, values: Any, offset: int, t: int, amounts: Any, ahead:
                     amount, steps = amounts[k, m], ahead[k, m]
                     for n in range(size):
                         flat[((now + steps[n]) & last) * wide + np.uint64(n)] += value * amount[n]
+
+
+@kernel(fastmath={"contract"})
+def send_taps(ring: Any, values: Any, t: int, offsets: Any, gains: Any) -> None:
+    """Add to ``ring`` [B, L, N] what the ``values`` [B, N] that are not 0 bring of step ``t``: ``gains[k, n]`` after
+    ``offsets[k, n]`` steps.
+    """
+    last = ring.shape[1] - 1
+    for b in range(values.shape[0]):
+        row, ahead = values[b], ring[b]
+        for n in range(row.shape[0]):
+            if row[n] != 0:
+                for k in range(offsets.shape[0]):
+                    ahead[(t + offsets[k, n]) & last, n] += gains[k, n] * row[n]
 
 
 @kernel()
@@ -122,46 +138,32 @@ def read_pairs(rows: Any, gate: Any, offset: int, count: int, ring: Any, t: int,
 
 
 @kernel()
-def pull_taps(rows: Any, offset: int, values: Any, t: int, first: int, last: int, offsets: Any, gains: Any) -> None:
-    """``rows[offset + b, n] += sum_k gains[k, n] values[t - offsets[k, n], b, n]`` for samples ``first`` to ``last``.
-
-    ``values`` [T, B, N], ``offsets`` and ``gains`` [K, N]; nothing before step 0.
+def read_ring(rows: Any, offset: int, count: int, ring: Any, t: int, sign: int, offsets: Any, gains: Any) -> None:
+    """``rows[offset + b, n] += sum_k gains[k, n] ring[t + sign offsets[k, n], n, b]`` for ``count`` samples: with -1
+    what was sent so many steps ago, with 1 the gradient of what arrives so many steps later.
     """
-    for b in range(first, last):
-        row = rows[offset + b - first]
+    last = ring.shape[0] - 1
+    for n in range(offsets.shape[1]):
         for k in range(offsets.shape[0]):
-            for n in range(row.shape[0]):
-                source = t - offsets[k, n]
-                if source >= 0:
-                    row[n] += gains[k, n] * values[source, b, n]
+            gain = gains[k, n]
+            if gain != 0:
+                here = ring[(t + sign * offsets[k, n]) & last, n]
+                for b in range(count):
+                    rows[offset + b, n] += gain * here[b]
 
 
 @kernel()
-def push_taps(rows: Any, offset: int, values: Any, t: int, first: int, last: int, offsets: Any, gains: Any) -> None:
-    """``rows[offset + b, n] += sum_k gains[k, n] values[t + offsets[k, n], b, n]``: :func:`pull_taps` reversed."""
-    steps = values.shape[0]
-    for b in range(first, last):
-        row = rows[offset + b - first]
-        for k in range(offsets.shape[0]):
-            for n in range(row.shape[0]):
-                target = t + offsets[k, n]
-                if target < steps:
-                    row[n] += gains[k, n] * values[target, b, n]
-
-
-@kernel()
-def add_gains(d_gains: Any, d_values: Any, values: Any, t: int, first: int, last: int, offsets: Any) -> None:
-    """``d_gains[k, n] += sum_b d_values[t + offsets[k, n], b, n] values[t, b, n]`` for samples ``first`` to ``last``:
-    the gradient of the gains of :func:`pull_taps`.
+def add_gains(d_gains: Any, ring: Any, values: Any, t: int, offsets: Any) -> None:
+    """``d_gains[k, n] += sum_b ring[t + offsets[k, n], n, b] values[b, n]``: the gradient of the gains of
+    :func:`read_ring`, of what was sent at step ``t``, ``values`` [B, N].
     """
-    steps = d_values.shape[0]
-    for b in range(first, last):
-        row = values[t, b]
-        for k in range(offsets.shape[0]):
-            for n in range(row.shape[0]):
-                target = t + offsets[k, n]
-                if row[n] != 0 and target < steps:
-                    d_gains[k, n] += d_values[target, b, n] * row[n]
+    last = ring.shape[0] - 1
+    for b in range(values.shape[0]):
+        row = values[b]
+        for n in range(row.shape[0]):
+            if row[n] != 0:
+                for k in range(offsets.shape[0]):
+                    d_gains[k, n] += ring[(t + offsets[k, n]) & last, n, b] * row[n]
 
 
 @kernel()
