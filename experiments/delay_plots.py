@@ -66,7 +66,7 @@ def run_delays(config: Config, net: Network) -> list[Delays]:
 
 def _start(config: Config, net: Network) -> Network | None:
     sizes = {name: int(data["size"]) for name, data in net.graph.nodes(data=True)}
-    if INPUT not in sizes or READOUT not in sizes:
+    if INPUT not in sizes or READOUT not in sizes or config.compression.start:  # begun with another run's network
         return None
     try:
         return build_network(config, sizes[INPUT], sizes[READOUT])

@@ -155,7 +155,7 @@ def delays(
         axis.set_ylabel("delays")
         axis.yaxis.get_major_locator().set_params(integer=True)
         axis.set_xlim(unit * (low - 0.7), unit * (high + 0.7))
-    if steps:
-        axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
+        if steps:
+            axis.xaxis.get_major_locator().set_params(integer=True)
     axes[-1, 0].set_xlabel("delay (steps)" if steps else "delay (ms)")
     return figure

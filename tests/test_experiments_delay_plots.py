@@ -13,7 +13,7 @@ from ranvier.cli import app
 from ranvier.datasets import write_shd
 from ranvier.errors import RunError
 from ranvier.experiments import Config, build_network, load_config, train
-from ranvier.experiments.delay_plots import describe, picture, plot_delays, run_delays
+from ranvier.experiments.delay_plots import Delays, describe, picture, plot_delays, run_delays
 from ranvier.experiments.report import report_run
 from ranvier.networks import delays_of, load_network
 
@@ -73,6 +73,8 @@ def test_the_bars_count_the_delays(run: Path) -> None:
         assert heights == {10 * d: int((one.after == d).sum()) for d in range(one.low, one.high + 1)}  # steps of 10 ms
     assert figure.axes[-1].get_xlabel() == "delay (ms)"
     assert picture(found, steps=True).axes[-1].get_xlabel() == "delay (steps)"
+    long = [Delays("a → b", "axonal", 0, 20, 1.0, np.arange(21))] * 2
+    assert all(t == int(t) for axis in picture(long, steps=True).axes for t in axis.get_xticks())
 
 
 def test_a_network_that_the_settings_do_not_give_has_no_beginning(run: Path) -> None:
@@ -81,6 +83,9 @@ def test_a_network_that_the_settings_do_not_give_has_no_beginning(run: Path) -> 
     other = load_config(run)
     other.model.hidden = [5]
     assert all(d.before is None for d in run_delays(other, load_network(run)))
+    further = load_config(run)
+    further.compression.start = "another run"
+    assert all(d.before is None for d in run_delays(further, load_network(run)))
     assert len(picture(found).axes) == 2
 
 

@@ -346,7 +346,9 @@ def test_a_download_that_fails_says_where_the_archive_is(tmp_path: Path, monkeyp
 def test_the_shd_recipe_on_real_spikes_in_its_layout(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     train, test = (shared_data(f"fsdd/fsdd_spikes_{which}.h5") for which in ("train", "test"))
     settings = ["data.source=files", f"data.train=[{train}]", f"data.test=[{test}]", "validation_speakers=1"]
-    config = override(find_experiment("shd").defaults(), [*settings, *SMALL, "batch_size=128", "window=700", "dt=20"])
+    config = override(
+        find_experiment("shd").defaults(), [*settings, *SMALL, "batch_size=128", "window=700", "dt=20", "delay_max=40"]
+    )
     training, validation = load_training(config)
     assert validation is not None
     people = [set(s.speakers.tolist()) for s in (training, validation, load_test(config))]
