@@ -191,6 +191,7 @@ def test_flipped_spikes_are_counted_and_errors_stop_at_the_first(tmp_path: Path)
 
 def test_another_runtime_agrees(tmp_path: Path) -> None:
     """onnx's own evaluator, in plain NumPy, knows nothing of ONNX Runtime."""
+    pytest.importorskip("onnx", minversion="1.23", reason="older evaluators lose the states of a Scan")
     from onnx.reference import ReferenceEvaluator
 
     inet = quantize(network(AdLIF(6, tau_mem=4.0, threshold=0.3), ahead=Delay(max=3.0)), spikes(0))
