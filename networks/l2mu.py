@@ -103,6 +103,7 @@ class L2MU:
 
     Raises:
         ConfigError: for an order or size below 1, a theta not above 0, an unknown choice, a memory that is unstable.
+        GraphError: for a source that is no node of the network, or a name that is taken.
     """
 
     def __init__(
@@ -153,8 +154,9 @@ class L2MU:
             own = {what: values[part] for what, values in chosen.items()}
             return _neuron(own, size, list(learn), options, part)
 
-        x = net.graph.nodes[source.name if isinstance(source, Node) else source]["size"]
-        states = channels * order
+        x, states = net._node(source).size, channels * order
+        # what may be refused is made before anything is added
+        h_neuron, o_neuron = make("hidden", hidden), None if outputs is None else make("output", outputs)
         if several:
             u, m = sigma_delta_memory(
                 net, channels, order, theta, copies, method, transpose, learn_memory, name, correlation
@@ -165,8 +167,8 @@ class L2MU:
             a, b = memory_matrices(order, theta, net.dt, method, transpose, scaled=False)
             net.connect(m, m, PerChannel(a, learn=learn_memory))
             net.connect(u, m, PerChannel(b, learn=learn_memory))
-        h = net.population(make("hidden", hidden), name=f"{name}_h")
-        o = None if outputs is None else net.population(make("output", outputs), name=f"{name}_o")
+        h = net.population(h_neuron, name=f"{name}_h")
+        o = None if o_neuron is None else net.population(o_neuron, name=f"{name}_o")
 
         net.connect(source, u, _among(_lecun(channels, x), copies, 1))
         if feedback:
@@ -279,7 +281,7 @@ def sensor_input(
     Raises:
         ConfigError: for sizes below 1 and what the neurons refuse.
     """
-    axes = net.graph.nodes[source.name if isinstance(source, Node) else source]["size"]
+    axes = net._node(source).size
     layers = [axes * per_axis, *(stacked or ())] if isinstance(per_axis, Integral) else [0]
     if min(layers) < 1 or len(layers) not in (1, 3):
         raise ConfigError(f"sensor_input: per_axis and stacked must be sizes of 1 or more, got {per_axis}, {stacked}")

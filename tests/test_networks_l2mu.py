@@ -15,7 +15,7 @@ import torch
 
 import ranvier as rv
 from ranvier.deploy import TARGETS
-from ranvier.errors import ConfigError
+from ranvier.errors import ConfigError, GraphError
 from ranvier.networks import legendre_at, legendre_matrices, load_network, memory_matrices, save_network
 
 INPUTS, CHANNELS, ORDER, HIDDEN, OUTPUTS, STEPS, BATCH = 3, 4, 3, 6, 2, 40, 2
@@ -298,6 +298,12 @@ def test_errors() -> None:
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             block(**options)
+    net = rv.Network()
+    with pytest.raises(GraphError, match="'watch' is not a node of this network"):
+        rv.L2MU(net, "watch", channels=2, order=3, theta=9.0, hidden=4)
+    with pytest.raises(ConfigError, match="neuron of hidden"):
+        rv.L2MU(net, net.input(2), channels=2, order=3, theta=9.0, hidden=4, neuron="none")
+    assert not net.populations  # nothing half made
     with pytest.raises(ConfigError, match="sizes of 1 or more"):
         net = rv.Network()
         rv.sensor_input(net, net.input(2), per_axis=0)
