@@ -53,7 +53,7 @@ class Variant:
         if self.rounded:
             return "rounded, not trained for it"
         if self.neurons:
-            return "fewer neurons"
+            return f"fewer neurons, {self.bits} bits"
         return f"fewer weights, {self.bits} bits" if self.prune else "trained with rounded weights"
 
 
@@ -185,9 +185,9 @@ def points(found: dict[str, Any]) -> dict[str, list[tuple[float, float, str]]]:
     curves: dict[str, list[tuple[float, float, str]]] = {}
     for v in VARIANTS:
         if v.name in found:
-            label = f"{v.rounded or v.bits} bits" if not (v.prune or v.neurons or v.name == "further") else ""
-            label = "" if v.name == "further" else label or f"-{100 * (v.prune or v.neurons):.0f} %"
-            own = found[v.name]
+            out, bits, own = v.prune or v.neurons, v.rounded or v.bits, found[v.name]
+            # 6 bits take a byte, as 8 do, and would be written over each other
+            label = f"-{100 * out:.0f} %" if out else {8: "8 and 6 bits", 4: "4 bits"}.get(bits, "")
             group = "float" if v.name == "further" else v.group
             curves.setdefault(group, []).append((own["bytes"], 100 * own["accuracy"]["mean"], label))
     return {name: sorted(curve, reverse=True) for name, curve in curves.items()}

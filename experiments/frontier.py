@@ -11,8 +11,12 @@ from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION
 
 _STYLES = (
     (BLACK, "D", "-"), (VERMILION, "s", "--"), (BLUE, "o", "-"),
-    (GREEN, "^", ":"), (PURPLE, "v", ":"), (ORANGE, "P", "-."),
+    (GREEN, "^", ":"), (PURPLE, "v", ":"), (ORANGE, "P", "-."), ("#56B4E9", "X", "-."),
 )  # fmt: skip
+
+
+SHOWN = 25.0
+"""Points below the best that are shown; what lies lower is in the table."""
 
 
 def frontier(curves: Mapping[str, Sequence[tuple[float, float, str]]]) -> Figure:
@@ -22,11 +26,17 @@ def frontier(curves: Mapping[str, Sequence[tuple[float, float, str]]]) -> Figure
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure((8, 4.4), layout="constrained")
         axis = figure.subplots()
-    for (name, curve), (colour, marker, dash) in zip(curves.items(), _STYLES, strict=False):
+    best = max(accuracy for curve in curves.values() for _, accuracy, _ in curve)
+    for i, ((name, curve), (colour, marker, dash)) in enumerate(zip(curves.items(), _STYLES, strict=False)):
+        beside = (5, 5) if i % 2 else (5, -12)
         sizes, accuracies, labels = zip(*curve, strict=True)
         axis.plot([s / 1000 for s in sizes], accuracies, dash, marker=marker, color=colour, label=name)
         for size, accuracy, label in zip(sizes, accuracies, labels, strict=True):
-            axis.annotate(label, (size / 1000, accuracy), (4, 5), textcoords="offset points", fontsize=8, color=colour)
+            if label and accuracy > best - SHOWN:
+                place = (size / 1000, accuracy)
+                axis.annotate(label, place, beside, textcoords="offset points", fontsize=8, color=colour)
+    low = min(accuracy for curve in curves.values() for _, accuracy, _ in curve)
+    axis.set_ylim(max(low, best - SHOWN) - 2, best + 3)
     axis.set_xscale("log")
     every = [s / 1000 for curve in curves.values() for s, _, _ in curve]
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if min(every) / 1.5 <= t <= max(every) * 1.5]
@@ -35,7 +45,7 @@ def frontier(curves: Mapping[str, Sequence[tuple[float, float, str]]]) -> Figure
     axis.grid(alpha=0.25)
     axis.set_xlabel("kilobytes of weights, scales, biases and other constants")
     axis.set_ylabel("test accuracy (%)")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower right")
     return figure
 
 
