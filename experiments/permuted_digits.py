@@ -30,7 +30,6 @@ from .runs import locked, read_json, write_json
 SIDE, CLASSES, ORDER, COPIES, SEEDS, BATCH = 28, 10, 32, 8, 3, 100
 MEAN, DEVIATION = 0.13, 0.31  # of MNIST's pixels
 SHARPNESS = 0.1  # of the logits
-RECURRENT_RATE = 0.5  # of the learning rate; better than 1 on training digits left out
 RESULTS_FILE = "results.json"
 MODELS = {"l2mu": "L2MU, one memory of order 32 over the whole digit", "recurrent": "recurrent LIF"}
 
@@ -70,7 +69,7 @@ def build(model: str, seed: int, hidden: int, steps: int) -> Network:
         wanted = build("l2mu", seed, hidden, steps).count_parameters()
         size = round((-13 + math.sqrt(169 + 4 * (wanted - 10))) / 2)  # n^2 + 13 n + 10: loop, tau, input, bias, readout
         torch.manual_seed(seed)
-        tau = torch.exp(math.log(50.0) + math.log(8.0) * torch.rand(size))
+        tau = torch.exp(math.log(20.0) + math.log(10.0) * torch.rand(size))
         source = net.population(LIF(size, tau_mem=tau, threshold=0.5, learn=["tau_mem"], surrogate=surrogate), "h")
         net.connect(x, source, Dense(bias=True))
         net.connect(source, source, Dense(gain=0.5))
@@ -95,10 +94,9 @@ def run_one(model: str, seed: int, config: Config, progress: Progress | None = N
     t = config.training
     train, test = (pooled(split, config.data.channel_factor) for split in ("train", "test"))
     net = build(model, seed, config.model.hidden[0], train.pixels.shape[1])
-    rate = t.lr if model == "l2mu" else RECURRENT_RATE * t.lr
-    optimizer = torch.optim.Adam(net.parameters(), rate)
+    optimizer = torch.optim.Adam(net.parameters(), t.lr)
     steps = t.epochs * math.ceil(len(train) / BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, t.lr, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     task = progress.add_task(f"{model}, seed {seed}", total=steps) if progress else None
     losses = []
