@@ -178,9 +178,12 @@ class Delay(nn.Module):
             gains = torch.stack([1.0 - upper, upper])
         else:
             distance = (offsets - at) / (width if self.kernel == "gaussian" else 1.0 + width)
-            gains = torch.exp(-0.5 * distance**2) if self.kernel == "gaussian" else torch.relu(1.0 - distance.abs())
-            gains = torch.where((offsets >= self.low) & (offsets <= self.high), gains, torch.zeros_like(gains))
-            gains = gains / gains.sum(0, keepdim=True)
+            outside = (offsets < self.low) | (offsets > self.high)
+            if self.kernel == "gaussian":  # as a softmax, which a narrow Gaussian does not underflow
+                gains = torch.softmax((-0.5 * distance**2).masked_fill(outside, -math.inf), 0)
+            else:
+                gains = torch.relu(1.0 - distance.abs()).masked_fill(outside, 0.0)
+                gains = gains / gains.sum(0, keepdim=True)
         if self.phase == "rounded":
             gains = gains + ((offsets == at.detach().round()).to(gains) - gains).detach()
         return Taps(self.kind, offsets.clamp_(self.low, self.high), gains, self.low, self.high, self.parts)

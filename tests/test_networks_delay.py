@@ -490,3 +490,13 @@ def test_what_cannot_be_done_with_delays_yet_says_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(triton_gpu, "check_tensors", lambda *_: None)
     with pytest.raises(EngineError, match=r"'triton' does not step a loop with synaptic delays \(h -> h\) yet"):
         net(torch.ones(5, 4, 3))
+
+
+@pytest.mark.parametrize("width", [1e-3, 0.04, 1.0])
+def test_a_gaussian_of_any_width_has_gains_that_add_up_and_a_finite_gradient(width: float) -> None:
+    delay = Delay(max=4.0, kernel="gaussian", width=width, init=[0.0, 1.5, 2.2, 4.0])
+    delay.build(4, 4, 1.0, back=False, label="here")
+    gains = delay.taps().gains
+    assert torch.allclose(gains.sum(0), torch.ones(4))
+    (grad,) = torch.autograd.grad(gains[0].sum(), delay.steps)
+    assert torch.isfinite(grad).all()
