@@ -37,7 +37,7 @@ BUILD: dict[str, tuple[Any, type[RanvierError], str]] = {
     "dt text": (lambda n: Network("1"), ConfigError, "dt must be a positive"),
     "input size": (lambda n: n.input(0), ConfigError, "input size must be a positive whole"),
     "input size fraction": (lambda n: n.input(2.5), ConfigError, "input size must be a positive whole"),
-    "input kind": (lambda n: n.input(2, kind="spikes"), ConfigError, "one of events, counts, got 'spikes'"),
+    "input kind": (lambda n: n.input(2, kind="spikes"), ConfigError, "one of events, counts, samples, got 'spikes'"),
     "input name taken": (lambda n: n.input(2, name="h"), GraphError, "'h' is taken"),
     "input name dotted": (lambda n: n.input(2, name="a.b"), GraphError, "'a.b' is taken, reserved, or not"),
     "name in Greek": (lambda n: n.population(LIF(2), name="η"), GraphError, "ASCII"),
