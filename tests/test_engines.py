@@ -103,6 +103,8 @@ CASES: dict[str, Any] = {
 }
 SCALE = {"izhikevich": 20.0}
 """Izhikevich's currents are in other units than those of neurons with a threshold of 1."""
+TOLERANCE = {"exponential": 2e-4}
+"""Its upswing multiplies what rounding left: 1.13e-4 was seen once in some thousand draws."""
 
 
 def grid(generator: torch.Generator, *shape: int, unit: float = 1 / 16, reach: int = 16) -> Tensor:
@@ -179,8 +181,7 @@ class Problem:
 def check(problem: Problem, engine: str, tolerance: float = 1e-4) -> None:
     """Spikes as the plain loop's in float32; states and gradients as its in float64, where both fire alike.
 
-    Where float32 itself is further off than the tolerance (Izhikevich's mV, the exponential neuron), the engine may be
-    6 times as far: these are the largest of some hundred errors each, and hypothesis looks for the worst.
+    Where float32 itself is further off than the tolerance (Izhikevich's mV), the engine may be 4 times as far.
     """
     same, rounded = problem.run("eager", torch.float32)
     truth, wanted = problem.run("eager", torch.float64)
@@ -206,7 +207,7 @@ def close(value: Tensor, truth: Tensor, rounded: Tensor, tolerance: float, what:
     assert value.shape == truth.shape, what
     if value.numel():
         value, truth, rounded = (t.detach().double() for t in (value, truth, rounded))
-        allowed = max(tolerance * max(1.0, float(truth.abs().max())), 6 * float((rounded - truth).abs().max()))
+        allowed = max(tolerance * max(1.0, float(truth.abs().max())), 4 * float((rounded - truth).abs().max()))
         error = float((value - truth).abs().max())
         assert error <= allowed, f"{what}: off by {error}"
 
@@ -224,7 +225,8 @@ def test_every_neuron_has_the_spikes_and_gradients_of_the_plain_loop(
     case: str, recurrent: bool, steps: int, batch: int, size: int, seed: int
 ) -> None:
     links = [("n", "n", 1, False)] if recurrent else []
-    check(Problem({"n": CASES[case](size)}, links, steps, batch, seed, scale=SCALE.get(case, 1.0)), "numba")
+    problem = Problem({"n": CASES[case](size)}, links, steps, batch, seed, scale=SCALE.get(case, 1.0))
+    check(problem, "numba", TOLERANCE.get(case, 1e-4))
 
 
 L2MU = {"u": LIF(6, tau_mem=4.0, integrator="euler"), "m": LIF(9, tau_mem=4.0, integrator="euler"), "h": ALIF(7)}
