@@ -22,12 +22,12 @@ from ..errors import ConfigError
 from ..files import atomic_path
 from ..networks import Network, load_network
 from . import digits, plots
-from .config import Config, differences, load_config, save_config
+from .config import Config
 from .data import Split, load_test
 from .evaluation import evaluate
 from .experiment import Experiment, train
 from .frontier import frontier, svg
-from .runs import is_helper, locked, read_json, write_json
+from .runs import is_helper, locked, resumed_runs, write_json
 from .workflow import golden_run, quantized
 
 RESULTS_FILE, REPORT_FILE, PLOT_FILE = "results.json", "report.html", "compress.svg"
@@ -221,13 +221,7 @@ def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> Non
         raise ConfigError("compress trains many small networks; leave training.devices at 1")
     path = folder / RESULTS_FILE
     with locked(folder):
-        runs: list[dict[str, Any]] = []
-        if path.exists() and not overwrite:
-            changed = differences(load_config(folder), config)
-            if changed:
-                raise ConfigError(f"{folder} holds other settings ({'; '.join(changed)}); --overwrite starts anew")
-            runs = read_json(path)["runs"]
-        save_config(config, folder)
+        runs = resumed_runs(path, config, overwrite)
         done = {(r["variant"], r["seed"]) for r in runs}
         for seed in range(config.training.seed, config.training.seed + SEEDS):
             for variant in (None, *VARIANTS):

@@ -21,7 +21,6 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from ..errors import ConfigError
 from ..files import atomic_path
 from ..networks import (
     Copies,
@@ -33,9 +32,9 @@ from ..networks import (
     sigma_delta_memory,
 )
 from ..neurons import LIF, ATan, Neuron, Parameter, SigmaDelta, State, fire
-from .config import Config, differences, load_config, save_config
+from .config import Config
 from .experiment import Experiment
-from .runs import locked, read_json, write_json
+from .runs import locked, resumed_runs, write_json
 
 ORDER, THETA, CHANNELS, SEEDS = 6, 20.0, 70, 5
 THETAS = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
@@ -372,13 +371,7 @@ def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> Non
     path = folder / RESULTS_FILE
     torch.set_num_threads(config.training.threads)
     with locked(folder), Progress(console=console) as progress:
-        runs: list[dict[str, Any]] = []
-        if path.exists() and not overwrite:
-            changed = differences(load_config(folder), config)
-            if changed:
-                raise ConfigError(f"{folder} holds other settings ({'; '.join(changed)}); --overwrite starts anew")
-            runs = read_json(path)["runs"]
-        save_config(config, folder)
+        runs = resumed_runs(path, config, overwrite)
         done = {(r["memory"], r["theta"], r["seed"]) for r in runs}
         todo = jobs(range(config.training.seed, config.training.seed + SEEDS))
         task = progress.add_task("memories", total=len(todo))

@@ -23,9 +23,9 @@ from ..datasets.sequential_digits import SequentialDigits, permutation, sequenti
 from ..errors import ConfigError
 from ..networks import L2MU, Dense, Network
 from ..neurons import LIF, ATan, Integrator
-from .config import Config, differences, load_config, save_config
+from .config import Config
 from .experiment import Experiment
-from .runs import locked, read_json, write_json
+from .runs import locked, resumed_runs, write_json
 
 SIDE, CLASSES, ORDER, COPIES, SEEDS, BATCH = 28, 10, 32, 8, 3, 100
 MEAN, DEVIATION = 0.13, 0.31  # of MNIST's pixels
@@ -143,13 +143,7 @@ def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> Non
     path = folder / RESULTS_FILE
     torch.set_num_threads(config.training.threads)
     with locked(folder), Progress(console=console) as progress:
-        runs: list[dict[str, Any]] = []
-        if path.exists() and not overwrite:
-            changed = differences(load_config(folder), config)
-            if changed:
-                raise ConfigError(f"{folder} holds other settings ({'; '.join(changed)}); --overwrite starts anew")
-            runs = read_json(path)["runs"]
-        save_config(config, folder)
+        runs = resumed_runs(path, config, overwrite)
         done = {(r["model"], r["seed"]) for r in runs}
         for seed in range(config.training.seed, config.training.seed + SEEDS):
             for model in MODELS:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import ConfigError, RunError
 from ..files import atomic_path
 from .config import CONFIG_FILE, FORMAT, Config, differences, load_config, save_config
 
@@ -120,3 +120,20 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} has format {version!r}; this release reads format {FORMAT}. Use the release that wrote it"
         )
     return values
+
+
+def resumed_runs(path: Path, config: Config, overwrite: bool) -> list[dict[str, Any]]:
+    """The ``runs`` of the results at ``path`` to go on from, none where there is nothing or with ``overwrite``; writes
+    ``config`` beside them.
+
+    Raises:
+        ConfigError: they were made with other settings.
+    """
+    runs: list[dict[str, Any]] = []
+    if path.exists() and not overwrite:
+        changed = differences(load_config(path.parent), config)
+        if changed:
+            raise ConfigError(f"{path.parent} holds other settings ({'; '.join(changed)}); --overwrite starts anew")
+        runs = read_json(path)["runs"]
+    save_config(config, path.parent)
+    return runs

@@ -23,9 +23,9 @@ from torch.nn.functional import cross_entropy
 from ..errors import ConfigError
 from ..networks import Delay, Dense, Network, delay_schedule, delays_of
 from ..neurons import LIF, ATan, Integrator
-from .config import Config, differences, load_config, save_config
+from .config import Config
 from .experiment import Experiment
-from .runs import locked, read_json, write_json
+from .runs import locked, resumed_runs, write_json
 
 INPUTS, CLASSES, SPAN, SHIFT, EARLIEST, STEPS = 20, 10, 40, 10, 3, 60
 JITTER = 1.5  # standard deviation, in steps of 1 ms
@@ -161,13 +161,7 @@ def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> Non
     path = folder / RESULTS_FILE
     torch.set_num_threads(config.training.threads)
     with locked(folder), Progress(console=console) as progress:
-        runs: list[dict[str, Any]] = []
-        if path.exists() and not overwrite:
-            changed = differences(load_config(folder), config)
-            if changed:
-                raise ConfigError(f"{folder} holds other settings ({'; '.join(changed)}); --overwrite starts anew")
-            runs = read_json(path)["runs"]
-        save_config(config, folder)
+        runs = resumed_runs(path, config, overwrite)
         done = {(r["variant"], r["seed"]) for r in runs}
         for seed in range(config.training.seed, config.training.seed + SEEDS):
             for variant in VARIANTS:

@@ -12,6 +12,7 @@ from rich.console import Console
 from ranvier.datasets.sequential_digits import permutation, sequential_digits
 from ranvier.errors import ConfigError, DataError
 from ranvier.experiments import permuted_digits as lab
+from ranvier.experiments.runs import read_json
 from ranvier.networks import Network
 
 
@@ -54,7 +55,7 @@ def test_a_run_is_kept_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     config = lab.defaults()
     config.data.channel_factor, config.model.hidden, config.training.epochs = 7, [8], 1
     lab._run(config, tmp_path, Console(quiet=True), overwrite=False)
-    runs = lab.read_json(tmp_path / lab.RESULTS_FILE)["runs"]
+    runs = read_json(tmp_path / lab.RESULTS_FILE)["runs"]
     assert [(r["model"], r["seed"]) for r in runs] == [(m, s) for s in (0, 1) for m in lab.MODELS]
     assert all(r["steps"] == 16 and 0 <= r["accuracy"] <= 1 and np.isfinite(r["losses"]).all() for r in runs)
     before = (tmp_path / lab.RESULTS_FILE).read_text()
