@@ -68,6 +68,9 @@ class DataConfig:
     levels: int = opt(
         32, "a normalised sensor value z becomes the byte 128 + round(levels z), which saturates", low=1, high=127
     )
+    shares: bool = opt(
+        False, "train a sensor source's windows towards the share of their samples of each activity, not the commonest"
+    )
     train: list[str] = opt([], "files to train on, for source=files")
     test: list[str] = opt([], "files to test on, for source=files")
     test_speakers: list[int] = opt([], "if given, all files are pooled and these speakers are the test set")
@@ -133,6 +136,7 @@ class ModelConfig:
     theta: float = opt(1000.0, "l2mu: what each memory remembers, in ms", low=0.01)
     copies: int = opt(2, "l2mu: neurons for each value in the memory", low=1)
     memory: str = opt("sigma_delta", "l2mu: kind of the memory", ("sigma_delta", "spiking"))
+    feedback: bool = opt(True, "l2mu: the memory's input also hears the memory and the hidden neurons, as published")
     sensor: int = opt(0, "l2mu: spiking neurons for each axis of the input; 0: it reads the axes themselves", low=0)
     neuron: str = opt("AdLIF", "model of the hidden neurons", NEURONS)
     hidden: list[int] = opt([128], "sizes of the hidden populations, in order", low=1)

@@ -44,6 +44,7 @@ def build_har(config: Config, channels: int, classes: int) -> Network:
             theta=m.theta,
             hidden=m.hidden[0],
             memory=m.memory,
+            feedback=m.feedback,
             copies=m.copies if m.memory == "sigma_delta" else 1,
             neuron={"hidden": lambda size: make_hidden(m, size), "memory_input": "lif", "memory": "lif"},
             tau_mem=config.data.dt,

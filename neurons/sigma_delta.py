@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .lif import decay
 from .neuron import Neuron, Parameter, State
-from .surrogate import StraightThrough, Surrogate
+from .surrogate import ClippedStraightThrough, Surrogate
 from .trace import fire
 
 
@@ -21,7 +21,8 @@ class SigmaDelta(Neuron):
     1962, delta-sigma modulation, with three levels; as a neuron: Yoon 2017, "LIF and simplified SRM neurons encode
     signals into spikes via a form of asynchronous pulse sigma-delta modulation"]
 
-    Its surrogate is :class:`StraightThrough` by default: the gradient of the linear system that it follows.
+    Its surrogate is :class:`ClippedStraightThrough` by default: the gradient of the linear system that it follows, for
+    as long as it can: a neuron that has more to send than one spike passes none on but through ``v``.
 
     Parameters: ``tau_mem`` (ms), ``threshold``, ``v_start``. State: ``v``. Output: -1, 0 or 1.
     """
@@ -35,7 +36,7 @@ class SigmaDelta(Neuron):
     default_reset: ClassVar[str] = "none"
 
     def __init__(self, size: int, *, surrogate: Surrogate | None = None, **options: Any) -> None:
-        super().__init__(size, surrogate=StraightThrough() if surrogate is None else surrogate, **options)
+        super().__init__(size, surrogate=ClippedStraightThrough() if surrogate is None else surrogate, **options)
 
     def derive(self, dt: float) -> dict[str, Tensor]:
         return {"decay_mem": decay(self.tau_mem, dt, self.integrator)}

@@ -182,8 +182,35 @@ class StraightThrough(Surrogate):
         return x * (1.0 / self.width)
 
 
+@dataclass(frozen=True)
+class ClippedStraightThrough(Surrogate):
+    """1 / width up to x = ``width``, 0 beyond, where a neuron that sends at most one spike a step can send no more.
+
+    Without the clip, loops of saturated neurons amplify gradients that have no counterpart in what is sent. [The
+    estimator of Courbariaux, Hubara, Soudry, El-Yaniv, Bengio 2016, "Binarized neural networks", on the side of firing]
+    """
+
+    kind: ClassVar[str] = "clipped_straight_through"
+
+    def derivative(self, x: Tensor) -> Tensor:
+        return torch.where(x <= self.width, torch.ones_like(x), torch.zeros_like(x)) * (1.0 / self.width)
+
+    def antiderivative(self, x: Tensor) -> Tensor:
+        return x.clamp(max=self.width) * (1.0 / self.width)
+
+
 SURROGATES: dict[str, type[Surrogate]] = {
-    cls.kind: cls for cls in (FastSigmoid, ATan, Triangle, Boxcar, Gaussian, SlayerExp, StraightThrough)
+    cls.kind: cls
+    for cls in (
+        FastSigmoid,
+        ATan,
+        Triangle,
+        Boxcar,
+        Gaussian,
+        SlayerExp,
+        StraightThrough,
+        ClippedStraightThrough,
+    )
 }
 
 

@@ -88,3 +88,25 @@ def test_file(tmp_path) -> None:
     net = encoder(3, v_start=staggered(3))
     save_network(net, tmp_path)
     assert torch.equal(load_network(tmp_path)(SLOW).output, net(SLOW).output)
+
+
+def test_gradients_end_where_a_loop_saturates() -> None:
+    """A neuron that hears itself four times over sends one spike a step, whatever its input is: moving the input by a
+    little moves nothing, and the gradient says so. The line that ignores the limit gives one that grows with every
+    step.
+    """
+
+    def gradient(**options: object) -> tuple[float, float]:
+        net = rv.Network()
+        x, s = net.input(1), net.population(rv.SigmaDelta(1, **options), name="s")
+        net.connect(x, s, rv.Dense(weight=torch.eye(1), learn=False))
+        net.connect(s, s, rv.Dense(weight=4 * torch.eye(1), learn=False))
+        drive = torch.full((20, 1, 1), 2.0, requires_grad=True)
+        sent = net(drive).output
+        sent.sum().backward()
+        assert drive.grad is not None
+        moved = (net(drive.detach() + 0.01).output - sent.detach()).sum()
+        return float(moved), float(drive.grad.abs().max())
+
+    assert gradient() == (0.0, 0.0)
+    assert gradient(surrogate=rv.StraightThrough())[1] > 1e6

@@ -39,6 +39,7 @@ FORMULA: dict[str, Any] = {
     "gaussian": lambda x, w: np.exp(-0.5 * (x / w) ** 2) / math.sqrt(2 * math.pi * w * w),
     "slayer_exp": lambda x, w: 0.4 * np.exp(-abs(x) / w),
     "straight_through": lambda x, w: np.ones_like(x) / w,
+    "clipped_straight_through": lambda x, w: np.where(x <= w, 1 / w, 0),
 }
 AREA: dict[str, Any] = {  # integral over x, by hand
     "fast_sigmoid": lambda w: 2 * w,

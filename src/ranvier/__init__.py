@@ -20,6 +20,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ATan",
         "AdLIF",
         "Boxcar",
+        "ClippedStraightThrough",
         "CuBaLIF",
         "FastSigmoid",
         "Gaussian",
