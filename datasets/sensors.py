@@ -142,7 +142,6 @@ class SensorWindows:
     Attributes:
         x: float32 [N, T, axes].
         labels, subjects: int64 [N].
-        shares: float32 [N, classes], the share of a window's samples that has each label.
         recordings: int64 [N], which recording of the source each was cut from.
         starts: int64 [N], its first sample there, after resampling.
         axes, classes: names. rate: samples a second.
@@ -150,7 +149,6 @@ class SensorWindows:
 
     x: NDArray[np.float32]
     labels: NDArray[np.int64]
-    shares: NDArray[np.float32]
     subjects: NDArray[np.int64]
     recordings: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -169,7 +167,6 @@ class SensorWindows:
             self,
             x=self.x[chosen],
             labels=self.labels[chosen],
-            shares=self.shares[chosen],
             subjects=self.subjects[chosen],
             recordings=self.recordings[chosen],
             starts=self.starts[chosen],
@@ -239,7 +236,6 @@ def cut_windows(
         raise ConfigError(f"purity must be between 0 and 1, got {purity}")
     rows: list[NDArray[np.float32]] = []
     about: list[tuple[int, int, int, int]] = []
-    shares: list[NDArray[np.float64]] = []
     for number, source in enumerate(data.recordings):
         r = resampled(source, rate)
         if len(r.values) < length:
@@ -256,21 +252,10 @@ def cut_windows(
             if counts.max() >= purity * length:
                 rows.append(r.values[start : start + length])
                 about.append((int(counts.argmax()), r.subject, number, start))
-                shares.append(counts / length)
     if not rows:
         raise SensorError(f"no window of {window:.0f} ms with purity {purity} in {len(data)} recordings")
     labels, subjects, recordings, starts = np.array(about, np.int64).T
-    return SensorWindows(
-        np.stack(rows),
-        labels,
-        np.stack(shares).astype(np.float32),
-        subjects,
-        recordings,
-        starts,
-        data.axes,
-        data.classes,
-        float(rate),
-    )
+    return SensorWindows(np.stack(rows), labels, subjects, recordings, starts, data.axes, data.classes, float(rate))
 
 
 def _samples(time: float, rate: float, name: str) -> int:

@@ -68,9 +68,6 @@ class DataConfig:
     levels: int = opt(
         32, "a normalised sensor value z becomes the byte 128 + round(levels z), which saturates", low=1, high=127
     )
-    shares: bool = opt(
-        False, "train a sensor source's windows towards the share of their samples of each activity, not the commonest"
-    )
     train: list[str] = opt([], "files to train on, for source=files")
     test: list[str] = opt([], "files to test on, for source=files")
     test_speakers: list[int] = opt([], "if given, all files are pooled and these speakers are the test set")

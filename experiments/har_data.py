@@ -38,14 +38,12 @@ class SensorSplit:
         windows: in the sensors' units. by: the normalisation, fitted on training subjects.
         levels: see ``Normalizer.to_bytes``.
         every: all windows of the source, one for each step at which one can start, for shifts in time. None: no shifts.
-        shares: whether targets are the shares of a window's samples, instead of 1 for its label.
     """
 
     windows: SensorWindows
     by: Normalizer
     levels: int
     every: SensorWindows | None = None
-    shares: bool = False
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -89,16 +87,12 @@ class SensorSplit:
         self, rows: np.ndarray, rng: torch.Generator | None = None, augment: AugmentConfig | None = None
     ) -> Batch:
         """The windows ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
-        source, rows = self.windows, np.asarray(rows)
-        if rng is not None and augment is not None and self.every is not None:
-            if augment.time_later or augment.time_earlier:
-                source, rows = self.every, self._shifted(rows, augment, rng)
-        x, labels = source.batch(rows)
+        x, labels = self.windows.batch(rows)
         if rng is not None and augment is not None:
+            if self.every is not None and (augment.time_later or augment.time_earlier):
+                x, labels = self.every.batch(self._shifted(np.asarray(rows), augment, rng))
             x = augmented(x, augment, torch.from_numpy(self.by.scale), rng)
         values = (torch.from_numpy(self.by.to_bytes(x.numpy(), self.levels)).float() - ZERO) / self.levels
-        if self.shares:
-            return Batch(values, torch.from_numpy(source.shares[rows]))
         return Batch(values, torch.nn.functional.one_hot(labels, len(self.classes)).float())
 
     def _shifted(self, rows: NDArray[np.int64], augment: AugmentConfig, rng: torch.Generator) -> NDArray[np.int64]:
@@ -202,8 +196,7 @@ def load_training(config: Config) -> tuple[SensorSplit, SensorSplit | None]:
     d = config.data
     moves = config.augment.time_later or config.augment.time_earlier
     every = _windows(d.source, d.root, d.window, d.dt, 1000 / d.dt) if moves else None
-    training = SensorSplit(train, by, d.levels, every, d.shares)
-    return training, None if valid is None else SensorSplit(valid, by, d.levels)
+    return SensorSplit(train, by, d.levels, every), None if valid is None else SensorSplit(valid, by, d.levels)
 
 
 def load_test(config: Config) -> SensorSplit:
