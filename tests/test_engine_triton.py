@@ -23,10 +23,10 @@ from torch import Tensor
 import ranvier as rv
 from ranvier.errors import EngineError
 from ranvier.neurons import LIF, AdLIF, Cell, Izhikevich, Link, Neuron, available_engines, run_stage
-from ranvier.neurons.engines import triton_ahead, triton_gpu, triton_loop
+from ranvier.neurons.engines import triton_ahead, triton_gpu, triton_launch, triton_loop
 from ranvier.neurons.engines.plan import Plan, plan_of
 
-HERE = triton_gpu.interpreted()
+HERE = triton_launch.interpreted()
 TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not TRITON, reason="triton is not installed: it comes with torch for Linux and CUDA")
 
@@ -77,23 +77,30 @@ def installed(name: str) -> tuple[int, ...]:
         return ()
 
 
-@compiled
-@needs_triton
-@pytest.mark.skipif(
+interpreter_counts = pytest.mark.skipif(
     installed("triton") < (3, 7) and installed("numpy") >= (2, 4),
     reason="the interpreter of triton 3.6 cannot count with numpy 2.4: install numpy<2.4 or a later triton",
 )
-def test_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider", "--no-header"]
+
+
+def run_in_the_interpreter(path: str, may_skip: int = 0) -> None:
+    """Run a test module again, in a process in which triton interprets."""
+    command = [sys.executable, "-m", "pytest", path, "-q", "-p", "no:cacheprovider", "--no-header"]
     ran = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=600
     )
     summary = ran.stdout.strip().splitlines()[-1] if ran.stdout.strip() else ""
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
-    # only the benchmark's own test may be left out, where the benchmarks are not installed
-    allowed = 0 if importlib.util.find_spec("benchmarks") else 1
     skipped = int((re.search(r"(\d+) skipped", summary) or ["", "0"])[1])
-    assert "passed" in summary and skipped <= allowed, summary
+    assert "passed" in summary and skipped <= may_skip, summary
+
+
+@compiled
+@needs_triton
+@interpreter_counts
+def test_in_the_interpreter() -> None:
+    # only the benchmark's own test may be left out, where the benchmarks are not installed
+    run_in_the_interpreter(__file__, 0 if importlib.util.find_spec("benchmarks") else 1)
 
 
 @pytest.fixture(params=["resident", "streamed", "alternating"])
@@ -235,15 +242,15 @@ def test_nothing_to_run_and_a_sample_that_is_not_a_number(way: str) -> None:
 def test_a_loop_that_the_gpu_refuses_is_run_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     from triton.runtime.errors import OutOfResources
 
-    refused, launch = [], triton_gpu._launch
+    refused, launch = [], triton_gpu.launch
 
-    def refuse(kernel: Any, grid: int, steps: int, size: int, tensors: Any, **options: Any) -> None:
+    def refuse(kernel: Any, grid: int, numbers: Any, tensors: Any, **options: Any) -> None:
         if "maxnreg" in options:  # a loop whose weights stay in registers
             refused.append(kernel)
             raise OutOfResources(300000, 232448, "shared memory")
-        launch(kernel, grid, steps, size, tensors, **options)
+        launch(kernel, grid, numbers, tensors, **options)
 
-    monkeypatch.setattr(triton_gpu, "_launch", refuse)
+    monkeypatch.setattr(triton_gpu, "launch", refuse)
     monkeypatch.setattr(triton_gpu, "_TOO_LARGE", set())
     problem = matrix.Problem({"n": matrix.CASES["lif"](5)}, [("n", "n", 1, False)], 5, 2)
     for _ in range(2):
@@ -316,7 +323,7 @@ def test_weights_that_stay_in_registers_spill_none_either() -> None:
 @needs_triton
 def test_spilled_registers_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_loop, "RESIDENT", 0)
-    monkeypatch.setitem(triton_gpu.OPTIONS, "maxnreg", 40)
+    monkeypatch.setitem(triton_launch.OPTIONS, "maxnreg", 40)
     found = triton_ahead.compile_stage(plan("triton", [Izhikevich(64)], [(0, 0, 1, True)]), [64], 80)
     assert found["loop backward"].spills > 0
 

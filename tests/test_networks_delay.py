@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import ranvier as rv
-from ranvier.errors import ConfigError, EngineError, GraphError, RunError
+from ranvier.errors import ConfigError, GraphError, RunError
 from ranvier.networks import Delay, DelayWarning, delay_schedule, delays_of, load_network, save_network
 from ranvier.neurons import State, engines
-from ranvier.neurons.engines import delayed, fused, triton_gpu
+from ranvier.neurons.engines import delayed, fused
 from ranvier.neurons.engines.taps import delayed_product
 
 KINDS = ("axonal", "dendritic", "synaptic")
@@ -386,12 +386,14 @@ def test_a_delay_that_training_has_spoilt_is_named() -> None:
             net.train(training)(torch.zeros(4, 1, 3, dtype=torch.float64))
 
 
-def same_in_both_engines(net: rv.Network, sequence: Tensor, chunks: list[int], seed: int = 1) -> None:
+def same_in_both_engines(
+    net: rv.Network, sequence: Tensor, chunks: list[int], seed: int = 1, engine: str = "numba"
+) -> None:
     """Outputs, states and all gradients (weights, delays, input, and the state that a chunk starts from)."""
     names = ["output", "input", *(n for n, p in net.named_parameters() if p.requires_grad)]
     found = []
-    for engine in ("eager", "numba"):
-        net.engine = engine
+    for each in ("eager", engine):
+        net.engine = each
         torch.manual_seed(seed)  # the same dropout
         outputs, state, loss = [], None, torch.zeros((), dtype=torch.float64)
         for chunk in sequence.split(chunks):
@@ -482,14 +484,6 @@ def test_auto_compiles_sooner_where_eager_has_long_delays_to_go_through(monkeypa
         net.connect(h, h, rv.Dense(delay=Delay(max=high)))
         net(torch.zeros(64, 8, 4))
     assert seen == ["eager", "numba"]
-
-
-def test_what_cannot_be_done_with_delays_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = relay("synaptic", torch.ones(3, 3), recurrent=True)
-    net.engine = "triton"
-    monkeypatch.setattr(triton_gpu, "check_tensors", lambda *_: None)
-    with pytest.raises(EngineError, match=r"'triton' does not step a loop with synaptic delays \(h -> h\) yet"):
-        net(torch.ones(5, 4, 3))
 
 
 @pytest.mark.parametrize("width", [1e-3, 0.04, 1.0])

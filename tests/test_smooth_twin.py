@@ -105,9 +105,8 @@ def test_eager_gradients_are_the_finite_differences(form: str, recurrent: bool, 
     agree(problem.gradients("eager", torch.float64), slopes, 1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-def test_gradients_of_the_fused_loop_are_the_finite_differences(dtype: torch.dtype) -> None:
-    """All kinds in one loop of two populations: one kernel, which takes seconds to compile."""
+def all_kinds() -> Problem:
+    """All kinds of delays in one loop of two populations."""
     torch.manual_seed(3)
     net = rv.Network()
     x, h = net.input(3), net.population(NEURONS["lif"](5), name="h")
@@ -118,7 +117,13 @@ def test_gradients_of_the_fused_loop_are_the_finite_differences(dtype: torch.dty
         net.connect(h, g, rv.Dense(delay=delays_as(form, 3.0, min=0.0)))
     for form, options in (("axonal", wide), ("synaptic", wide), ("dendritic", {})):
         net.connect(g, h, rv.Dense(delay=delays_as(form, 4.0, **options)))
-    problem = Problem(smooth_twin(net).double().train())
+    return Problem(smooth_twin(net).double().train())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_gradients_of_the_fused_loop_are_the_finite_differences(dtype: torch.dtype) -> None:
+    """One kernel, which takes seconds to compile."""
+    problem = all_kinds()
     slopes = problem.slopes(every=7)
     limit = 1e-5 if dtype == torch.float64 else 1e-3
     agree(problem.gradients("eager", torch.float64), slopes, 1e-5)

@@ -125,13 +125,6 @@ def run_stage(
         EngineError: if the engine cannot run these tensors.
     """
     chosen = _choose(check_engine(engine), cells, currents, links)
-    delayed = [k for k in links if k.taps]
-    if delayed and chosen.startswith("triton"):
-        kinds = " and ".join(t.kind for t in delayed[0].taps)
-        raise EngineError(
-            f"engine {engine!r} does not step a loop with {kinds} delays ({delayed[0].source} -> "
-            f"{delayed[0].target}) yet; choose engine 'auto' or 'eager'"
-        )
     if chosen == "eager":
         return run_eager(cells, links, currents, states, history, keep_states)
     from .fused import run_fused

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from .delayed import sparse_delayed
 from .operators import stage
 from .plan import plan_of, tensors_of
 from .stage import Cell, Link, Trace
+from .taps import delayed_product
 
 
 def run_fused(
@@ -24,9 +26,12 @@ def run_fused(
 ) -> dict[str, Trace]:
     """As :func:`run_eager`, in one operator for the whole stage."""
     currents = {**currents}
+    if engine == "triton-bf16":
+        links = [_rounded(link) if link.taps else link for link in links]
+    product = delayed_product if engine.startswith("triton") else sparse_delayed
     for link in links:
         if link.taps:
-            currents[link.target] = _with_past(currents[link.target], link, history[link.source])
+            currents[link.target] = _with_past(currents[link.target], link, history[link.source], product)
     tensors = tensors_of(cells, links, currents, states, history)
     dtype = tensors[0].dtype
     for tensor in tensors:
@@ -43,7 +48,13 @@ def run_fused(
     }
 
 
-def _with_past(current: Tensor, link: Link, history: Tensor) -> Tensor:
+def _rounded(link: Link) -> Link:
+    """With the weight rounded to bfloat16, through which gradients pass as they are."""
+    weight = link.weight
+    return replace(link, weight=weight + (weight.bfloat16().to(weight.dtype) - weight).detach())
+
+
+def _with_past(current: Tensor, link: Link, history: Tensor, product: Callable[..., Tensor]) -> Tensor:
     """``current`` with what still arrives over a link with delays of the outputs before the first step; the kernels see
     only those after it.
     """
@@ -53,5 +64,5 @@ def _with_past(current: Tensor, link: Link, history: Tensor) -> Tensor:
     past = history.to(link.weight)
     past = past if link.mask is None else past * link.mask
     late = past.new_zeros(reached, *past.shape[1:])
-    arriving = sparse_delayed(late, link.weight, None, link.taps, past)
+    arriving = product(late, link.weight, None, link.taps, past)
     return torch.cat([current[:reached] + arriving, current[reached:]])

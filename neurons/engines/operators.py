@@ -86,7 +86,10 @@ def _link_gradient(plan: Plan, i: int, given: Mapping[str, Tensor], out: Mapping
 
 def _amounts_gradient(plan: Plan, i: int, given: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
     """The gradient of what the pairs of link ``i`` receive after each of their delays."""
-    from .delayed import amounts_gradient
+    if plan.engine == "numba":
+        from .delayed import amounts_gradient
+    else:
+        from .triton_delays import amounts_gradient
 
     link = plan.links[i]
     sent = given[f"output{link.source}"]

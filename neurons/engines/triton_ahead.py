@@ -18,7 +18,8 @@ import torch
 
 from ...errors import EngineError
 from .plan import Plan
-from .triton_gpu import OPTIONS, interpreted, load, loop_of, loop_options
+from .triton_gpu import loop_of, loop_options
+from .triton_launch import OPTIONS, interpreted, load
 from .triton_loop import SHARED
 from .triton_loop_source import loop_source
 from .triton_source import cell_backward_names, cell_forward_names, cell_source

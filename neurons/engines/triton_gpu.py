@@ -1,17 +1,13 @@
 """The triton engine: printed kernels on a GPU, or in triton's interpreter where TRITON_INTERPRET=1 says so.
 
 Three ways to run a stage. A cell without links is one kernel over the flattened [B, N] and all steps. Linked cells that
-are small enough are one kernel with the products inside (:mod:`.triton_loop`). Larger ones, and float64, alternate:
-torch takes the products of a block of steps, a kernel of each cell runs them.
+are small enough are one kernel with the products inside (:mod:`.triton_loop`). Larger ones, float64 and links with
+delays of their own are run by turns of products and cells (:mod:`.triton_turns`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import linecache
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -19,22 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, pad
+from torch.nn.functional import pad
 
 from ...errors import EngineError
 from .plan import LinkPlan, Plan, read_plan
 from .stage import FUSED_DTYPES
+from .triton_launch import interpreted, launch, load
 from .triton_loop import ROWS, SHARED, Loop, padded
 from .triton_loop_source import loop_source
-from .triton_source import BLOCK, cell_backward_names, cell_forward_names, cell_source
-
-OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
-"""For every kernel: it rounds as torch does, without fusing products and sums. Loops that fetch ahead say so."""
-
-
-def interpreted() -> bool:
-    """Whether triton interprets kernels, on the CPU too, instead of compiling them. It looks at this when imported."""
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+from .triton_turns import backward_by_turns, cell_backward, forward_by_turns
 
 
 def unavailable() -> str:
@@ -62,25 +51,9 @@ def check_tensors(engine: str, device: torch.device, dtype: torch.dtype) -> None
 # -- modules ----------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
-def load(source: str) -> ModuleType:
-    """The module of a printed source. Triton reads a kernel's source as Python shows it and caches what it compiles."""
-    name = f"ranvier_triton_{hashlib.sha256(source.encode()).hexdigest()[:20]}"
-    path = f"<{name}>"
-    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
-    module = ModuleType(name)
-    exec(compile(source, path, "exec"), vars(module))  # noqa: S102 - printed by us from checked programs
-    return module
-
-
-@lru_cache(maxsize=256)
-def _cell(plan: str, cell: int, size: int, dtype: str) -> ModuleType:
-    return load(cell_source(read_plan(plan), cell, size, dtype))
-
-
 def loop_of(plan: Plan, sizes: Sequence[int], dtype: torch.dtype, shared: int = SHARED[80]) -> Loop | None:
     """How one kernel runs a stage of these sizes with so many bytes of shared memory, or None if none can."""
-    if not plan.links or dtype != torch.float32:
+    if not plan.links or dtype != torch.float32 or any(k.delayed for k in plan.links):
         return None
     part = "float32" if interpreted() else "bfloat16"
     loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16", part, shared)
@@ -121,7 +94,7 @@ def _run_loop(plan: Plan, loop: Loop, backward: bool, named: Mapping[str, Tensor
         return False
     kernel, names = (module.backward, loop.backward_names()) if backward else (module.forward, loop.forward_names())
     try:
-        _launch(kernel, -(-batch // ROWS), steps, batch, [named[n] for n in names], **loop_options(loop, backward))
+        launch(kernel, -(-batch // ROWS), (steps, batch), [named[n] for n in names], **loop_options(loop, backward))
     except OutOfResources:
         _TOO_LARGE.add(key)
         return False
@@ -138,14 +111,6 @@ def loop_options(loop: Loop, backward: bool) -> dict[str, Any]:
     return options
 
 
-def _launch(kernel: Any, grid: int, steps: int, size: int, tensors: Sequence[Tensor], **options: Any) -> None:
-    if not grid or not all(t.numel() for t in tensors):
-        return
-    device = tensors[0].device
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        kernel[(grid,)](steps, size, *tensors, **{**OPTIONS, **options})
-
-
 # -- forward ----------------------------------------------------------------------------------------
 
 
@@ -156,7 +121,7 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
     like = given["current0"]
     loop = loop_of(plan, sizes, like.dtype, _shared(like.device)) if like.numel() else None
     if loop is None or not _forward_loop(plan, loop, given, results):
-        _forward_alternating(plan, given, results)
+        forward_by_turns(plan, given, results)
 
 
 def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> bool:
@@ -174,56 +139,6 @@ def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: 
                 ring[-link.delay :, :batch, : past.shape[2]] = past * given[f"mask{j}"] if link.masked else past
             named[f"ring{j}"] = ring
     return _run_loop(plan, loop, False, named, steps, batch)
-
-
-def _forward_alternating(plan: Plan, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
-    steps = len(given["current0"])
-    block = plan.block if plan.links else max(1, steps)
-    weights = _rounded(plan, given)
-    now: dict[str, Tensor] = {}
-    for i, cell in enumerate(plan.cells):
-        for s in cell.program.states:
-            first, last = given[f"state{i}.{s}"], results[f"states{i}.{s}"]
-            # kernels change the states in place: where only the last are a result, there
-            now[f"{i}.{s}"] = first.clone() if plan.keep_states else last[0].copy_(first)
-    for start in range(0, steps, block):
-        for i in plan.order:
-            span = slice(start, min(start + block, steps))
-            total = given[f"current{i}"][span]
-            for j, link in plan.into(i):
-                output, past = results[f"output{link.source}"], given[f"history{link.source}"]
-                sent = _window(past, output, start - link.delay, len(total))
-                total = total + linear(sent * given[f"mask{j}"] if link.masked else sent, weights[j])
-            _cell_forward(plan, i, total, given, results, now, span)
-
-
-def _cell_forward(
-    plan: Plan,
-    i: int,
-    current: Tensor,
-    given: Mapping[str, Tensor],
-    results: Mapping[str, Tensor],
-    now: Mapping[str, Tensor],
-    span: slice,
-) -> None:
-    program = plan.cells[i].program
-    named = {"current": current, "output": results[f"output{i}"][span]}
-    named |= {f"now_{s}": now[f"{i}.{s}"] for s in program.states}
-    named |= {f"value_{p}": given[f"value{i}.{p}"] for p in program.params}
-    named |= {f"saved_{s}": results[f"saved{i}.{s}"][span] for s in plan.saved(i)}
-    named |= {f"states_{s}": results[f"states{i}.{s}"][span] for s in program.states if plan.keep_states}
-    _, batch, size = current.shape
-    module = _cell(plan.text, i, size, FUSED_DTYPES[current.dtype])
-    arguments = [named[n] for n in cell_forward_names(plan, i)]
-    _launch(module.forward, -(-batch * size // BLOCK), len(current), batch * size, arguments)
-
-
-def _window(past: Tensor, output: Tensor, first: int, count: int) -> Tensor:
-    """``count`` outputs from step ``first`` on, which may be before step 0; those lie in ``past``, the latest last."""
-    if first >= 0:
-        return output[first : first + count]
-    before = past[len(past) + first :][:count]
-    return before if len(before) == count else torch.cat([before, output[: count - len(before)]])
 
 
 # -- backward ---------------------------------------------------------------------------------------
@@ -248,7 +163,7 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
         out |= {f"d_value{i}.{p}": like.new_zeros(shape[1:]) for p in cell.learned}
     loop = loop_of(plan, sizes, like.dtype, _shared(like.device)) if like.numel() else None
     if loop is None or not _backward_loop(plan, loop, given, out):
-        _backward_alternating(plan, given, out)
+        backward_by_turns(plan, given, out)
     return {n: t.sum(0) if n.startswith("d_value") else t for n, t in out.items()}
 
 
@@ -268,44 +183,8 @@ def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dic
         return False
     for i, cell in enumerate(plan.cells):
         if cell.learned:
-            _cell_backward(plan, i, out[f"d_current{i}"], given, out, slice(0, steps))
+            cell_backward(plan, i, out[f"d_current{i}"], given, out, slice(0, steps))
     return True
-
-
-def _backward_alternating(plan: Plan, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:
-    steps = len(given["d_output0"])
-    block = plan.block if plan.links else max(1, steps)
-    weights = _rounded(plan, given)
-    for start in reversed(range(0, steps, block)):
-        span = slice(start, min(start + block, steps))
-        for i in reversed(plan.order):
-            total = given[f"d_output{i}"][span]
-            for j, link in plan.out_of(i):
-                back = out[f"d_current{link.target}"][start + link.delay : span.stop + link.delay]
-                if len(back):
-                    part = back @ weights[j]
-                    part = part * given[f"mask{j}"] if link.masked else part
-                    total = total.clone()
-                    total[: len(part)] += part
-            _cell_backward(plan, i, total, given, out, span)
-
-
-def _cell_backward(
-    plan: Plan, i: int, d_output: Tensor, given: Mapping[str, Tensor], out: Mapping[str, Tensor], span: slice
-) -> None:
-    """Go on from the whole gradient of a cell's output, which may lie where that of its current goes."""
-    planned = plan.cells[i]
-    program = planned.program
-    named = {"d_output": d_output, "d_current": out[f"d_current{i}"][span]}
-    named |= {f"carry_{s}": out[f"d_state{i}.{s}"] for s in program.states}
-    named |= {f"value_{p}": given[f"value{i}.{p}"] for p in program.params}
-    named |= {f"saved_{s}": given[f"saved{i}.{s}"][span] for s in plan.saved(i)}
-    named |= {f"d_states_{s}": given[f"d_states{i}.{s}"][span] for s in program.states if plan.keep_states}
-    named |= {f"sum_{p}": out[f"d_value{i}.{p}"] for p in planned.learned}
-    _, batch, size = d_output.shape
-    module = _cell(plan.text, i, size, FUSED_DTYPES[d_output.dtype])
-    arguments = [named[n] for n in cell_backward_names(plan, i)]
-    _launch(module.backward, -(-batch * size // BLOCK), len(d_output), batch * size, arguments)
 
 
 # -- weights ----------------------------------------------------------------------------------------
@@ -343,9 +222,3 @@ def _packed(loop: Loop, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
             values = torch.stack([given[f"value{i}.{p}"] for p in cell.program.params])
             packed[f"values{i}"] = pad(values, (0, loop.wide[i] - loop.sizes[i]))
     return packed
-
-
-def _rounded(plan: Plan, given: Mapping[str, Tensor]) -> list[Tensor]:
-    """The weights of the links, as the engine takes them."""
-    weights = [given[f"weight{j}"] for j in range(len(plan.links))]
-    return [w.bfloat16().to(w.dtype) for w in weights] if plan.engine == "triton-bf16" else weights

@@ -1,0 +1,260 @@
+"""Running a stage by turns: torch takes the products of a block of steps, a printed kernel of each cell runs them.
+
+Whatever does not fit into one kernel, and float64, is run so, and links with a delay for every pair, whose work is
+spread over the whole GPU. What links with delays of their own bring is read by :mod:`.triton_delays` between two cells:
+the whole sequence of a stage lies in memory, so that nothing needs a ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from .plan import LinkPlan, Plan, read_plan
+from .stage import FUSED_DTYPES
+from .triton_launch import launch, load
+from .triton_source import BLOCK, cell_backward_names, cell_forward_names, cell_source
+
+
+@lru_cache(maxsize=256)
+def _cell(plan: str, cell: int, size: int, dtype: str) -> ModuleType:
+    return load(cell_source(read_plan(plan), cell, size, dtype))
+
+
+def _spans(plan: Plan, steps: int) -> list[slice]:
+    block = plan.block if plan.links else max(1, steps)
+    return [slice(start, min(start + block, steps)) for start in range(0, steps, block)]
+
+
+def _rounded(plan: Plan, given: Mapping[str, Tensor]) -> list[Tensor]:
+    """The weights of the links, as the engine takes them; of pairs' what arrives, as it is."""
+    weights = [given[f"amounts{j}" if k.pairs else f"weight{j}"] for j, k in enumerate(plan.links)]
+    if plan.engine != "triton-bf16":
+        return weights
+    return [w if k.pairs else w.bfloat16().to(w.dtype) for w, k in zip(weights, plan.links, strict=True)]
+
+
+# -- forward ----------------------------------------------------------------------------------------
+
+
+def forward_by_turns(plan: Plan, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
+    """Fill ``results`` from ``given``, as :func:`.triton_gpu.forward`."""
+    weights = _rounded(plan, given)
+    now: dict[str, Tensor] = {}
+    for i, cell in enumerate(plan.cells):
+        for s in cell.program.states:
+            first, last = given[f"state{i}.{s}"], results[f"states{i}.{s}"]
+            # kernels change the states in place: where only the last are a result, there
+            now[f"{i}.{s}"] = first.clone() if plan.keep_states else last[0].copy_(first)
+    delayed = {j: _DelayedForward(plan, j, given, results, weights[j]) for j, k in enumerate(plan.links) if k.delayed}
+    for span in _spans(plan, len(given["current0"])):
+        for i in plan.order:
+            total = given[f"current{i}"][span]
+            for j, link in plan.into(i):
+                if j in delayed:
+                    total = total + delayed[j].take(span)
+                    continue
+                output, past = results[f"output{link.source}"], given[f"history{link.source}"]
+                sent = _window(past, output, span.start - link.delay, len(total))
+                total = total + linear(sent * given[f"mask{j}"] if link.masked else sent, weights[j])
+            cell_forward(plan, i, total, given, results, now, span)
+            for j in (j for j, _ in plan.out_of(i) if j in delayed):
+                delayed[j].send(span)
+
+
+def cell_forward(
+    plan: Plan,
+    i: int,
+    current: Tensor,
+    given: Mapping[str, Tensor],
+    results: Mapping[str, Tensor],
+    now: Mapping[str, Tensor],
+    span: slice,
+) -> None:
+    """Run cell ``i`` over the steps of ``span`` with its whole ``current``."""
+    program = plan.cells[i].program
+    named = {"current": current, "output": results[f"output{i}"][span]}
+    named |= {f"now_{s}": now[f"{i}.{s}"] for s in program.states}
+    named |= {f"value_{p}": given[f"value{i}.{p}"] for p in program.params}
+    named |= {f"saved_{s}": results[f"saved{i}.{s}"][span] for s in plan.saved(i)}
+    named |= {f"states_{s}": results[f"states{i}.{s}"][span] for s in program.states if plan.keep_states}
+    _, batch, size = current.shape
+    module = _cell(plan.text, i, size, FUSED_DTYPES[current.dtype])
+    arguments = [named[n] for n in cell_forward_names(plan, i)]
+    launch(module.forward, -(-batch * size // BLOCK), (len(current), batch * size), arguments)
+
+
+def _window(past: Tensor, output: Tensor, first: int, count: int) -> Tensor:
+    """``count`` outputs from step ``first`` on, which may be before step 0; those lie in ``past``, the latest last."""
+    if first >= 0:
+        return output[first : first + count]
+    before = past[len(past) + first :][:count]
+    return before if len(before) == count else torch.cat([before, output[: count - len(before)]])
+
+
+class _DelayedForward:
+    """What a link with delays of its own brings; of what was sent before the first step nothing, since that is in the
+    current already.
+    """
+
+    def __init__(
+        self, plan: Plan, j: int, given: Mapping[str, Tensor], results: Mapping[str, Tensor], weight: Tensor
+    ) -> None:
+        self.link: LinkPlan = plan.links[j]
+        self.output = results[f"output{self.link.source}"]
+        self.mask = given[f"mask{j}"] if self.link.masked else None
+        self.weight = weight
+        size = results[f"output{self.link.target}"].shape[2]
+        steps, batch, sources = self.output.shape
+        if self.link.pairs:
+            from .triton_delays import Pairs
+
+            self.pairs = Pairs(weight, given[f"offsets{j}"], steps, after=False)
+            self.turned = self.output.new_empty(steps, sources, batch)
+            return
+        from .triton_delays import Taps
+
+        if self.link.axonal:
+            self.axonal = Taps(given[f"offsets{j}"], given[f"gains{j}"], steps)
+            self.passed = results[f"passed{j}"] if self.link.learned else torch.empty_like(self.output)
+        if self.link.dendritic:
+            self.dendritic = Taps(given[f"lags{j}"], given[f"shares{j}"], steps)
+            self.product = results[f"product{j}"] if self.link.retimed else self.output.new_empty(steps, batch, size)
+
+    def take(self, span: slice) -> Tensor:
+        """What arrives in the steps of ``span``: [S, B, N_target]."""
+        if self.link.pairs:
+            return self.pairs.read(self.turned, span)
+        if self.link.axonal:
+            sent = self.axonal.before(self.output, span)
+            sent = self.passed[span].copy_(sent if self.mask is None else sent * self.mask)
+        else:
+            sent = _window(self._none(), self.output, span.start - self.link.delay, span.stop - span.start)
+            sent = sent if self.mask is None else sent * self.mask
+        made = linear(sent, self.weight)
+        if not self.link.dendritic:
+            return made
+        self.product[span] = made
+        return self.dendritic.before(self.product, span)
+
+    def _none(self) -> Tensor:
+        return self.output.new_zeros(self.link.delay, *self.output.shape[1:])
+
+    def send(self, span: slice) -> None:
+        """Take note of what the source has sent in the steps of ``span``."""
+        if self.link.pairs:
+            sent = self.output[span]
+            self.turned[span] = (sent if self.mask is None else sent * self.mask).transpose(1, 2)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+
+def backward_by_turns(plan: Plan, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> None:
+    """Fill ``out`` from ``given``, as :func:`.triton_gpu.backward`."""
+    steps = len(given["d_output0"])
+    weights = _rounded(plan, given)
+    delayed = {j: _DelayedBackward(plan, j, given, out, weights[j]) for j, k in enumerate(plan.links) if k.delayed}
+    for span in reversed(_spans(plan, steps)):
+        for i in reversed(plan.order):
+            total = given[f"d_output{i}"][span]
+            for j, link in plan.out_of(i):
+                if j in delayed:
+                    total = total + delayed[j].take(span)
+                    continue
+                part = _back(out[f"d_current{link.target}"], weights[j], span, link.delay)
+                if len(part):
+                    part = part * given[f"mask{j}"] if link.masked else part
+                    total = total.clone()
+                    total[: len(part)] += part
+            cell_backward(plan, i, total, given, out, span)
+            for j in (j for j, _ in plan.into(i) if j in delayed):
+                delayed[j].send(span)
+    for j, link in enumerate(plan.links):
+        if link.timed or link.retimed:
+            delayed[j].of_gains()
+
+
+def _back(grad: Tensor, weight: Tensor, span: slice, delay: int) -> Tensor:
+    """What comes back through ``weight`` from ``delay`` steps later than ``span``; fewer steps at the end."""
+    return grad[span.start + delay : span.stop + delay] @ weight
+
+
+def cell_backward(
+    plan: Plan, i: int, d_output: Tensor, given: Mapping[str, Tensor], out: Mapping[str, Tensor], span: slice
+) -> None:
+    """Go on from the whole gradient of a cell's output, which may lie where that of its current goes."""
+    planned = plan.cells[i]
+    program = planned.program
+    named = {"d_output": d_output, "d_current": out[f"d_current{i}"][span]}
+    named |= {f"carry_{s}": out[f"d_state{i}.{s}"] for s in program.states}
+    named |= {f"value_{p}": given[f"value{i}.{p}"] for p in program.params}
+    named |= {f"saved_{s}": given[f"saved{i}.{s}"][span] for s in plan.saved(i)}
+    named |= {f"d_states_{s}": given[f"d_states{i}.{s}"][span] for s in program.states if plan.keep_states}
+    named |= {f"sum_{p}": out[f"d_value{i}.{p}"] for p in planned.learned}
+    _, batch, size = d_output.shape
+    module = _cell(plan.text, i, size, FUSED_DTYPES[d_output.dtype])
+    arguments = [named[n] for n in cell_backward_names(plan, i)]
+    launch(module.backward, -(-batch * size // BLOCK), (len(d_output), batch * size), arguments)
+
+
+class _DelayedBackward:
+    """What comes back over a link with delays of its own."""
+
+    def __init__(self, plan: Plan, j: int, given: Mapping[str, Tensor], out: dict[str, Tensor], weight: Tensor) -> None:
+        self.j, self.link, self.given, self.out = j, plan.links[j], given, out
+        self.mask = given[f"mask{j}"] if self.link.masked else None
+        self.weight = weight
+        self.grad = out[f"d_current{self.link.target}"]
+        steps, batch, size = self.grad.shape
+        if self.link.pairs:
+            from .triton_delays import Pairs
+
+            self.pairs = Pairs(weight, given[f"offsets{j}"], steps, after=True)
+            self.turned = self.grad.new_empty(steps, size, batch)
+            return
+        from .triton_delays import Taps
+
+        if self.link.axonal:
+            self.axonal = Taps(given[f"offsets{j}"], given[f"gains{j}"], steps)
+            self.line = torch.empty_like(out[f"d_current{self.link.source}"])
+        if self.link.dendritic:
+            self.dendritic = Taps(given[f"lags{j}"], given[f"shares{j}"], steps)
+            out[f"d_product{j}"] = torch.empty_like(self.grad)
+
+    def take(self, span: slice) -> Tensor:
+        """What comes back to the source's outputs in the steps of ``span``: [S, B, N_source]."""
+        if self.link.axonal:
+            return self.axonal.after(self.line, span)
+        if self.link.pairs:
+            part = self.pairs.read(self.turned, span)
+        else:
+            part = _back(self.out[f"d_product{self.j}"], self.weight, span, self.link.delay)
+            missing = span.stop - span.start - len(part)
+            part = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
+        return part if self.mask is None else part * self.mask
+
+    def send(self, span: slice) -> None:
+        """Take note of the gradient of the target's current in the steps of ``span``."""
+        if self.link.pairs:
+            self.turned[span] = self.grad[span].transpose(1, 2)
+            return
+        grad = self.grad[span]
+        if self.link.dendritic:
+            grad = self.out[f"d_product{self.j}"][span].copy_(self.dendritic.after(self.grad, span))
+        if self.link.axonal:
+            back = grad @ self.weight
+            self.line[span] = back if self.mask is None else back * self.mask
+
+    def of_gains(self) -> None:
+        """The gradients of what axonal and dendritic delays multiply by."""
+        if self.link.timed:
+            output = self.given[f"output{self.link.source}"]
+            self.out[f"d_gains{self.j}"] = self.axonal.of_gains(output, self.line)
+        if self.link.retimed:
+            self.out[f"d_shares{self.j}"] = self.dendritic.of_gains(self.given[f"product{self.j}"], self.grad)
