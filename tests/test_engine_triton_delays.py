@@ -15,6 +15,8 @@ from torch import Tensor
 import ranvier as rv
 from ranvier.networks import delays_of
 from ranvier.neurons import Cell, Link, run_stage
+from ranvier.neurons.engines import triton_ahead, triton_gpu
+from ranvier.neurons.engines.plan import plan_of
 
 
 def beside(name: str) -> ModuleType:
@@ -174,3 +176,26 @@ def test_a_step_at_a_time_and_nothing_to_run() -> None:
     assert traces["h"].output.shape == (0, 2, 6) and torch.equal(traces["h"].states["v"][0], start["h"]["v"])
     grads = torch.autograd.grad(traces["h"].states["v"].sum() + traces["h"].output.sum(), parameters, allow_unused=True)
     assert all(g is None or not g.any() for g in grads)
+
+
+# -- compiled ahead of time -------------------------------------------------------------------------
+
+
+@compiled
+@base.needs_triton
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_compile_and_spill_no_register(capability: int) -> None:
+    net = grid_net("axonal+dendritic")
+    back = net.connection("back")
+    cells = [Cell(n, net.neuron(n).program(1.0), net.neuron(n).values(1.0)) for n in ("y", "h")]
+    link = Link("y", "h", back.weight, 1, None, back.taps())
+    made = plan_of("triton", cells, [link], False, True, False)
+    assert triton_gpu.loop_of(made, [5, 6], torch.float32) is None
+    kernels = triton_ahead.compile_stage(made, [5, 6], capability)
+    way = {"before", "after"}
+    assert set(kernels) == {
+        *(f"cell{i} {w}" for i in (0, 1) for w in ("forward", "backward")),
+        *(f"{kind} {w}" for kind in ("taps", "pairs") for w in (*way, "gradient")),
+        *(f"taps {w} onto" for w in way),
+    }
+    assert all(k.spills == 0 and k.registers <= 64 for k in kernels.values()), kernels

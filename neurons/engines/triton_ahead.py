@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ def compile_stage(plan: Plan, sizes: Sequence[int], capability: int) -> dict[str
         out[f"cell{i} forward"] = _compile(module.forward, cell_forward_names(plan, i), capability)
         if plan.gradients:
             out[f"cell{i} backward"] = _compile(module.backward, cell_backward_names(plan, i), capability)
+    if any(k.delayed for k in plan.links):
+        out |= _compile_delays(capability)
     loop = loop_of(plan, sizes, torch.float32, SHARED[capability])
     if loop is not None:
         module = load(loop_source(loop))
@@ -63,22 +65,52 @@ def compile_stage(plan: Plan, sizes: Sequence[int], capability: int) -> dict[str
     return out
 
 
-def _compile(kernel: Any, names: Sequence[str], capability: int, **options: Any) -> Resources:
+def _compile_delays(capability: int) -> dict[str, Resources]:
+    """The kernels of links with delays of their own, which depend on no plan."""
+    from . import triton_delays as delays
+
+    wide = {"SAMPLES": delays.SAMPLES, "CELLS": delays.CELLS}
+    out: dict[str, Resources] = {}
+    for way, after in (("before", False), ("after", True)):
+        for end, add in (("", False), (" onto", True)):
+            block = {"AFTER": after, "ADD": add, "BLOCK": delays.BLOCK}
+            out[f"taps {way}{end}"] = _compile(delays.read_taps, (), capability, block)
+        out[f"pairs {way}"] = _compile(delays.read_pairs, (), capability, {"AFTER": after, **wide})
+    out["taps gradient"] = _compile(delays.of_taps, (), capability, {"BLOCK": delays.BLOCK})
+    small = {"PAIRS": delays.PAIRS, "SAMPLES": delays.SAMPLES}
+    out["pairs gradient"] = _compile(delays.of_pairs, (), capability, small)
+    return out
+
+
+def _compile(
+    kernel: Any, names: Sequence[str], capability: int, constants: Mapping[str, Any] | None = None, **options: Any
+) -> Resources:
+    """``names`` are those of tensors after T and B; a kernel with ``constants`` knows its own."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature = {"T": "i32", "B": "i32"}
-    signature |= {n: "*bf16" if re.fullmatch(r"weight\d+", n) else "*fp32" for n in names}
-    aligned = {(i + 2,): [["tt.divisibility", 16]] for i in range(len(names))}
+    constants = constants or {}
+    signature = {n: _type_of(n, constants) for n in (kernel.arg_names if constants else ("T", "B", *names))}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}
     compiled = triton.compile(
-        ASTSource(kernel, signature, {}, aligned),
+        ASTSource(kernel, signature, dict(constants), aligned),
         target=GPUTarget("cuda", capability, 32),
         options={**OPTIONS, **options},
     )
     registers, spills = _assembled(compiled.asm["ptx"], compiled.asm["cubin"], capability)
     matrix = len(re.findall(r"\b(?:mma\.sync|wgmma)\b", compiled.asm["ptx"]))
     return Resources(registers, spills, compiled.metadata.shared, compiled.metadata.num_warps, matrix)
+
+
+def _type_of(name: str, constants: Mapping[str, Any]) -> str:
+    if name in constants:
+        return "constexpr"
+    if name == "first" or name.isupper():
+        return "i32"
+    if re.fullmatch(r"(offsets|lags)\d*", name):
+        return "*i32"
+    return "*bf16" if re.fullmatch(r"weight\d+", name) else "*fp32"
 
 
 def _assembled(ptx: str, cubin: bytes, capability: int) -> tuple[int, int]:

@@ -1,14 +1,12 @@
 """Connections with delays of their own on a GPU: kernels that read what was sent some steps before, or what comes back
 from some steps after. They take the whole sequence as it lies in memory, so that nothing is kept beside it.
 
-Fixed kernels, of float32 or float64, unlike those that are printed. Importing this module imports triton.
+Fixed kernels, of float32 or float64, unlike those that are printed; their arguments are triton's, which reads a type
+beside one as code. Importing this module imports triton.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -25,39 +23,28 @@ PAIRS = 8
 
 @triton.jit(do_not_specialize=["T", "S", "N", "K", "first"])
 def read_taps(
-    T: Any,
-    S: Any,
-    N: Any,
-    K: Any,
-    first: Any,
-    rows: Any,
-    values: Any,
-    offsets: Any,
-    gains: Any,
-    AFTER: tl.constexpr,
-    BLOCK: tl.constexpr,
+    T, S, N, K, first, rows, onto, values, offsets, gains, AFTER: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr
 ) -> None:
-    """``rows[t] = sum over k of gains[k, n] values[first + t - offsets[k, n]]``, or + with ``AFTER``; ``values``
-    [T, S], S being samples times N, are 0 outside of it.
+    """``rows[t] = sum over k of gains[k, n] values[first + t - offsets[k, n]]``, or + offsets with ``AFTER``, on top of
+    ``onto[t]`` with ``ADD``; ``values`` [T, S], S being samples times N, are 0 outside of it.
     """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     t = tl.program_id(1)
     live = at < S
     n = at % N
-    total = tl.zeros((BLOCK,), rows.dtype.element_ty)
+    row = t.to(tl.int64) * S + at
+    total = tl.load(onto + row, mask=live, other=0.0) if ADD else tl.zeros((BLOCK,), rows.dtype.element_ty)
     for k in range(K):
         away = tl.load(offsets + k * N + n, mask=live, other=0)
         gain = tl.load(gains + k * N + n, mask=live, other=0.0)
         step = first + t + away if AFTER else first + t - away
         there = live & (step >= 0) & (step < T)
         total += gain * tl.load(values + step.to(tl.int64) * S + at, mask=there, other=0.0)
-    tl.store(rows + t.to(tl.int64) * S + at, total, mask=live)
+    tl.store(rows + row, total, mask=live)
 
 
 @triton.jit(do_not_specialize=["T", "S", "N", "K"])
-def of_taps(
-    T: Any, S: Any, N: Any, K: Any, total: Any, values: Any, grad: Any, offsets: Any, BLOCK: tl.constexpr
-) -> None:
+def of_taps(T, S, N, K, total, values, grad, offsets, BLOCK: tl.constexpr) -> None:
     """``total[k, at] = sum over t of values[t, at] grad[t + offsets[k, n], at]``, of [T, S] each: the gradient of the
     gains, by sample.
     """
@@ -76,29 +63,31 @@ def of_taps(
 
 @triton.jit(do_not_specialize=["T", "B", "N", "J", "M", "first"])
 def read_pairs(
-    T: Any,
-    B: Any,
-    N: Any,
-    J: Any,
-    M: Any,
-    first: Any,
-    rows: Any,
-    values: Any,
-    offsets: Any,
-    amounts: Any,
+    T,
+    B,
+    N,
+    J,
+    M,
+    first,
+    rows,
+    onto,
+    values,
+    offsets,
+    amounts,
     AFTER: tl.constexpr,
     SAMPLES: tl.constexpr,
     CELLS: tl.constexpr,
 ) -> None:
-    """``rows[t, b, n] = sum over j of amounts[n, j] values[first + t - offsets[n, j], j // M, b]``, or + with
-    ``AFTER``; ``values`` [T, J / M, B] are 0 outside of it.
+    """``rows[t, b, n] = onto[t, b, n] + sum over j of amounts[n, j] values[first + t - offsets[n, j], j // M, b]``, or
+    + offsets with ``AFTER``; ``values`` [T, J / M, B] are 0 outside of it.
     """
     b = tl.program_id(0) * SAMPLES + tl.arange(0, SAMPLES)[:, None]
     n = tl.program_id(1) * CELLS + tl.arange(0, CELLS)[None, :]
     t = tl.program_id(2)
     live = (b < B) & (n < N)
     start = n.to(tl.int64) * J
-    total = tl.zeros((SAMPLES, CELLS), rows.dtype.element_ty)
+    row = (t.to(tl.int64) * B + b) * N + n
+    total = tl.load(onto + row, mask=live, other=0.0)
     for j in range(J):
         away = tl.load(offsets + start + j, mask=n < N, other=0)
         amount = tl.load(amounts + start + j, mask=n < N, other=0.0)
@@ -106,23 +95,11 @@ def read_pairs(
         there = live & (step >= 0) & (step < T)
         place = (step.to(tl.int64) * (J // M) + j // M) * B + b
         total += amount * tl.load(values + place, mask=there, other=0.0)
-    tl.store(rows + (t.to(tl.int64) * B + b) * N + n, total, mask=live)
+    tl.store(rows + row, total, mask=live)
 
 
 @triton.jit(do_not_specialize=["T", "B", "N", "J", "M"])
-def of_pairs(
-    T: Any,
-    B: Any,
-    N: Any,
-    J: Any,
-    M: Any,
-    total: Any,
-    grad: Any,
-    values: Any,
-    offsets: Any,
-    PAIRS: tl.constexpr,
-    SAMPLES: tl.constexpr,
-) -> None:
+def of_pairs(T, B, N, J, M, total, grad, values, offsets, PAIRS: tl.constexpr, SAMPLES: tl.constexpr) -> None:
     """``total[n, j] = sum over t and b of grad[t, n, b] values[t - offsets[n, j], j // M, b]``."""
     n = tl.program_id(0)
     j = tl.program_id(1) * PAIRS + tl.arange(0, PAIRS)[:, None]
@@ -138,7 +115,7 @@ def of_pairs(
             b = first + tl.arange(0, SAMPLES)[None, :]
             value = tl.load(there + b, mask=live & (step >= 0) & (b < B), other=0.0)
             found += tl.load(here + b, mask=b < B, other=0.0) * value
-    tl.store(total + start + j, tl.sum(found, 1)[:, None], mask=live)
+    tl.store(total + start + j, tl.sum(found, 1, keep_dims=True), mask=live)
 
 
 def _within(offsets: Tensor, steps: int) -> Tensor:
@@ -152,24 +129,19 @@ class Taps:
     def __init__(self, offsets: Tensor, gains: Tensor, steps: int) -> None:
         self.offsets, self.gains, self.steps = _within(offsets, steps), gains.contiguous(), steps
 
-    def before(self, values: Tensor, span: slice) -> Tensor:
-        """The sums of what ``values`` [T, B, N] were so many steps before those of ``span``: [S, B, N]."""
-        return self._read(values, span, after=False)
-
-    def after(self, values: Tensor, span: slice) -> Tensor:
-        """The sums of what ``values`` are so many steps after those of ``span``: the reverse of :meth:`before`."""
-        return self._read(values, span, after=True)
-
-    def _read(self, values: Tensor, span: slice, after: bool) -> Tensor:
-        rows = torch.empty_like(values[span])
+    def read(self, rows: Tensor, values: Tensor, first: int, after: bool = False, onto: Tensor | None = None) -> Tensor:
+        """Fill ``rows`` [S, B, N] with the sums of what ``values`` [T, B, N] were so many steps before those from
+        ``first`` on, or are so many ``after``, on top of ``onto``, which may be ``rows``.
+        """
         _, batch, size = values.shape
-        numbers = (self.steps, batch * size, size, len(self.offsets), span.start)
-        tensors = (rows, values, self.offsets, self.gains)
-        launch(read_taps, (-(-batch * size // BLOCK), len(rows)), numbers, tensors, AFTER=after, BLOCK=BLOCK)
+        numbers = (self.steps, batch * size, size, len(self.offsets), first)
+        tensors = (rows, rows if onto is None else onto, values, self.offsets, self.gains)
+        grid = (-(-batch * size // BLOCK), len(rows))
+        launch(read_taps, grid, numbers, tensors, AFTER=after, ADD=onto is not None, BLOCK=BLOCK)
         return rows
 
     def of_gains(self, values: Tensor, grad: Tensor) -> Tensor:
-        """The gradient of the gains [K, N], where ``grad`` [T, B, N] is that of what :meth:`before` made of
+        """The gradient of the gains [K, N], where ``grad`` [T, B, N] is that of what :meth:`read` made of
         ``values``.
         """
         _, batch, size = values.shape
@@ -192,17 +164,16 @@ class Pairs:
         self.offsets = _within(offsets, steps).permute(order).contiguous()
         self.steps, self.after = steps, after
 
-    def read(self, turned: Tensor, span: slice) -> Tensor:
-        """In the steps of ``span``, [S, B, N] what the pairs bring of what was sent, ``turned`` [T, K, B]; or [S, B, K]
-        what comes back of the gradients, ``turned`` [T, N, B].
+    def read(self, rows: Tensor, turned: Tensor, first: int, onto: Tensor) -> Tensor:
+        """Fill ``rows``, from step ``first`` on: [S, B, N] with what the pairs bring of what was sent, ``turned``
+        [T, K, B]; or [S, B, K] with what comes back of the gradients, ``turned`` [T, N, B]; on top of ``onto``.
         """
         size, others, delays = self.amounts.shape
         batch = turned.shape[2]
-        rows = turned.new_empty(len(turned[span]), batch, size)
-        numbers = (self.steps, batch, size, others * delays, delays, span.start)
+        numbers = (self.steps, batch, size, others * delays, delays, first)
         grid = (-(-batch // SAMPLES), -(-size // CELLS), len(rows))
         options = {"AFTER": self.after, "SAMPLES": SAMPLES, "CELLS": CELLS}
-        launch(read_pairs, grid, numbers, (rows, turned, self.offsets, self.amounts), **options)
+        launch(read_pairs, grid, numbers, (rows, onto, turned, self.offsets, self.amounts), **options)
         return rows
 
 

@@ -1,8 +1,8 @@
 """Running a stage by turns: torch takes the products of a block of steps, a printed kernel of each cell runs them.
 
-Whatever does not fit into one kernel, and float64, is run so, and links with a delay for every pair, whose work is
-spread over the whole GPU. What links with delays of their own bring is read by :mod:`.triton_delays` between two cells:
-the whole sequence of a stage lies in memory, so that nothing needs a ring.
+Whatever does not fit into one kernel is run so, and float64, and links with delays of their own: what these bring is
+read by :mod:`.triton_delays` between two cells. The whole sequence of a stage lies in memory, so that nothing needs a
+ring, and each kernel ends before the next one reads what it has written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from .plan import LinkPlan, Plan, read_plan
 from .stage import FUSED_DTYPES
@@ -34,9 +33,19 @@ def _spans(plan: Plan, steps: int) -> list[slice]:
 def _rounded(plan: Plan, given: Mapping[str, Tensor]) -> list[Tensor]:
     """The weights of the links, as the engine takes them; of pairs' what arrives, as it is."""
     weights = [given[f"amounts{j}" if k.pairs else f"weight{j}"] for j, k in enumerate(plan.links)]
-    if plan.engine != "triton-bf16":
-        return weights
-    return [w if k.pairs else w.bfloat16().to(w.dtype) for w, k in zip(weights, plan.links, strict=True)]
+    rounds = plan.engine == "triton-bf16"
+    return [w.bfloat16().to(w.dtype) if rounds and not k.pairs else w for w, k in zip(weights, plan.links, strict=True)]
+
+
+def _add_product(total: Tensor, sent: Tensor, weight: Tensor) -> Tensor:
+    """``total + sent @ weight``, of [S, B, N] and [S, B, K], in one launch."""
+    return torch.addmm(total.flatten(0, 1), sent.flatten(0, 1), weight).view_as(total)
+
+
+def _put_product(rows: Tensor, sent: Tensor, weight: Tensor) -> Tensor:
+    """Fill ``rows`` [S, B, N], contiguous, with ``sent @ weight``."""
+    torch.mm(sent.flatten(0, 1), weight, out=rows.flatten(0, 1))
+    return rows
 
 
 # -- forward ----------------------------------------------------------------------------------------
@@ -57,11 +66,11 @@ def forward_by_turns(plan: Plan, given: Mapping[str, Tensor], results: Mapping[s
             total = given[f"current{i}"][span]
             for j, link in plan.into(i):
                 if j in delayed:
-                    total = total + delayed[j].take(span)
+                    total = delayed[j].onto(total, span)
                     continue
                 output, past = results[f"output{link.source}"], given[f"history{link.source}"]
                 sent = _window(past, output, span.start - link.delay, len(total))
-                total = total + linear(sent * given[f"mask{j}"] if link.masked else sent, weights[j])
+                total = _add_product(total, sent * given[f"mask{j}"] if link.masked else sent, weights[j].t())
             cell_forward(plan, i, total, given, results, now, span)
             for j in (j for j, _ in plan.out_of(i) if j in delayed):
                 delayed[j].send(span)
@@ -126,24 +135,21 @@ class _DelayedForward:
             self.dendritic = Taps(given[f"lags{j}"], given[f"shares{j}"], steps)
             self.product = results[f"product{j}"] if self.link.retimed else self.output.new_empty(steps, batch, size)
 
-    def take(self, span: slice) -> Tensor:
-        """What arrives in the steps of ``span``: [S, B, N_target]."""
+    def onto(self, total: Tensor, span: slice) -> Tensor:
+        """``total`` [S, B, N_target] and what arrives in the steps of ``span``."""
         if self.link.pairs:
-            return self.pairs.read(self.turned, span)
+            return self.pairs.read(torch.empty_like(total), self.turned, span.start, onto=total)
         if self.link.axonal:
-            sent = self.axonal.before(self.output, span)
-            sent = self.passed[span].copy_(sent if self.mask is None else sent * self.mask)
+            sent = self.axonal.read(self.passed[span], self.output, span.start)
+            sent = sent if self.mask is None else sent.mul_(self.mask)
         else:
-            sent = _window(self._none(), self.output, span.start - self.link.delay, span.stop - span.start)
+            none = self.output.new_zeros(self.link.delay, *self.output.shape[1:])
+            sent = _window(none, self.output, span.start - self.link.delay, len(total))
             sent = sent if self.mask is None else sent * self.mask
-        made = linear(sent, self.weight)
         if not self.link.dendritic:
-            return made
-        self.product[span] = made
-        return self.dendritic.before(self.product, span)
-
-    def _none(self) -> Tensor:
-        return self.output.new_zeros(self.link.delay, *self.output.shape[1:])
+            return _add_product(total, sent, self.weight.t())
+        _put_product(self.product[span], sent, self.weight.t())
+        return self.dendritic.read(torch.empty_like(total), self.product, span.start, onto=total)
 
     def send(self, span: slice) -> None:
         """Take note of what the source has sent in the steps of ``span``."""
@@ -165,13 +171,10 @@ def backward_by_turns(plan: Plan, given: Mapping[str, Tensor], out: dict[str, Te
             total = given[f"d_output{i}"][span]
             for j, link in plan.out_of(i):
                 if j in delayed:
-                    total = total + delayed[j].take(span)
+                    total = delayed[j].onto(total, span)
                     continue
-                part = _back(out[f"d_current{link.target}"], weights[j], span, link.delay)
-                if len(part):
-                    part = part * given[f"mask{j}"] if link.masked else part
-                    total = total.clone()
-                    total[: len(part)] += part
+                mask = given[f"mask{j}"] if link.masked else None
+                total = _add_back(total, out[f"d_current{link.target}"], weights[j], link.delay, span, mask)
             cell_backward(plan, i, total, given, out, span)
             for j in (j for j, _ in plan.into(i) if j in delayed):
                 delayed[j].send(span)
@@ -180,9 +183,14 @@ def backward_by_turns(plan: Plan, given: Mapping[str, Tensor], out: dict[str, Te
             delayed[j].of_gains()
 
 
-def _back(grad: Tensor, weight: Tensor, span: slice, delay: int) -> Tensor:
-    """What comes back through ``weight`` from ``delay`` steps later than ``span``; fewer steps at the end."""
-    return grad[span.start + delay : span.stop + delay] @ weight
+def _add_back(total: Tensor, grad: Tensor, weight: Tensor, delay: int, span: slice, mask: Tensor | None) -> Tensor:
+    """``total`` [S, B, N_source] and what comes back through ``weight`` from ``delay`` steps after ``span``."""
+    back = grad[span.start + delay : span.stop + delay] @ weight
+    if not len(back):
+        return total
+    total = total.clone()
+    total[: len(back)] += back if mask is None else back * mask
+    return total
 
 
 def cell_backward(
@@ -227,17 +235,15 @@ class _DelayedBackward:
             self.dendritic = Taps(given[f"lags{j}"], given[f"shares{j}"], steps)
             out[f"d_product{j}"] = torch.empty_like(self.grad)
 
-    def take(self, span: slice) -> Tensor:
-        """What comes back to the source's outputs in the steps of ``span``: [S, B, N_source]."""
+    def onto(self, total: Tensor, span: slice) -> Tensor:
+        """``total`` [S, B, N_source] and what comes back to the source's outputs in the steps of ``span``."""
         if self.link.axonal:
-            return self.axonal.after(self.line, span)
+            return self.axonal.read(torch.empty_like(total), self.line, span.start, after=True, onto=total)
         if self.link.pairs:
-            part = self.pairs.read(self.turned, span)
-        else:
-            part = _back(self.out[f"d_product{self.j}"], self.weight, span, self.link.delay)
-            missing = span.stop - span.start - len(part)
-            part = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
-        return part if self.mask is None else part * self.mask
+            start = total if self.mask is None else torch.zeros_like(total)
+            back = self.pairs.read(torch.empty_like(total), self.turned, span.start, onto=start)
+            return back if self.mask is None else total + back * self.mask
+        return _add_back(total, self.out[f"d_product{self.j}"], self.weight, self.link.delay, span, self.mask)
 
     def send(self, span: slice) -> None:
         """Take note of the gradient of the target's current in the steps of ``span``."""
@@ -246,10 +252,11 @@ class _DelayedBackward:
             return
         grad = self.grad[span]
         if self.link.dendritic:
-            grad = self.out[f"d_product{self.j}"][span].copy_(self.dendritic.after(self.grad, span))
+            grad = self.dendritic.read(self.out[f"d_product{self.j}"][span], self.grad, span.start, after=True)
         if self.link.axonal:
-            back = grad @ self.weight
-            self.line[span] = back if self.mask is None else back * self.mask
+            back = _put_product(self.line[span], grad, self.weight)
+            if self.mask is not None:
+                back.mul_(self.mask)
 
     def of_gains(self) -> None:
         """The gradients of what axonal and dendritic delays multiply by."""
