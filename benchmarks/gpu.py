@@ -4,6 +4,10 @@
     python -m benchmarks.gpu --cell 128,250,140,256,5%  # one cell: B,T,C,H,rate
     python -m benchmarks.gpu --json
     python -m benchmarks.gpu --kernels                  # registers and spills of the kernels; needs no GPU
+    python -m benchmarks.gpu --delays axonal,25 dendritic,25 synaptic,25 synaptic,250 axonal+dendritic,25 axonal,8-25
+
+With ``--delays`` the recurrent connection has learned delays of 1 to 25 steps (8 to 25: the loop then advances 8 steps
+at a time), and triton is compared with itself: with whole delays that are not learned (one tap), and without any.
 
 Before anything is timed the spikes and gradients of triton and eager are compared, and what differs is printed with the
 times. Times are those of CUDA events around whole calls, the device idle before each; the median over rounds counts.
@@ -13,10 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,21 +44,68 @@ GRID = tuple(
         (128, 1000, 256), (128, 250, 64), (128, 250, 128), (128, 250, 512), (128, 250, 1024),
     ]
 )  # fmt: skip
+DELAYED_GRID = tuple(Cell(b, 250, 140, 256, 0.05) for b in (128, 32, 512))
 ROUNDS = 11
 WARM_UP = 3
+SEED = 7
+
+Build = Callable[[Workload, torch.device], Layer]
 
 
-def _ranvier(engine: str) -> Callable[[Workload, torch.device], Layer]:
+@dataclass(frozen=True)
+class Delays:
+    """Learned delays of ``first`` to ``last`` steps in the loop; ``axonal+dendritic`` ones share these."""
+
+    kind: str
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: str) -> Delays:
+        """``axonal,25`` or ``axonal,8-25``; raises :class:`ValueError` for anything else."""
+        found = re.fullmatch(r"(axonal|dendritic|synaptic|axonal\+dendritic),(?:(\d+)-)?(\d+)", text.strip())
+        if found is None or not 1 <= int(found[2] or 1) <= int(found[3]):
+            raise ValueError(f"delays are a kind and steps, such as axonal,25 or synaptic,8-25, got {text!r}")
+        return cls(found[1], int(found[2] or 1), int(found[3]))
+
+    def make(self) -> list[rv.Delay]:
+        kinds = self.kind.split("+")
+        shared = (self.last - self.first) // 2 if len(kinds) > 1 else 0
+        parts = [(self.first, self.last - shared), (0, shared)][: len(kinds)]
+        return [rv.Delay(max=b * DT, min=a * DT, kind=k) for k, (a, b) in zip(kinds, parts, strict=True)]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.first}-{self.last}"
+
+
+def _ranvier(engine: str, delays: Delays | None = None, frozen: bool = False) -> Build:
     def build(work: Workload, device: torch.device) -> Layer:
+        torch.manual_seed(SEED)  # everyone draws the same delays
         net = rv.Network(dt=DT, engine=engine)
         x = net.input(work.cell.C)
         h = net.population(rv.LIF(work.cell.H, tau_mem=TAU_MEM, threshold=THRESHOLD))
+        own = delays.make() if delays else []
         w_in = net.connection(net.connect(x, h, rv.Dense(weight=work.w_in))).weight
-        w_rec = net.connection(net.connect(h, h, rv.Dense(weight=work.w_rec))).weight
+        w_rec = net.connection(net.connect(h, h, rv.Dense(weight=work.w_rec, delay=own or None))).weight
+        for delay in own if frozen else ():
+            delay.set_phase("frozen")
         net.to(device)
-        return Layer(lambda sequence: net(sequence).output, [w_in, w_rec], w_in)
+        learned = [d.steps for d in own if d.steps.requires_grad]
+        return Layer(lambda sequence: net(sequence).output, [w_in, w_rec, *learned], w_in)
 
     return build
+
+
+def delayed_layers(delays: Delays) -> dict[str, Build]:
+    """A loop with these delays, with whole ones that are not learned, and without any."""
+    return {
+        "ranvier-triton": _ranvier("triton", delays),
+        "ranvier-triton-one-tap": _ranvier("triton", delays, frozen=True),
+        "ranvier-triton-no-delay": _ranvier("triton"),
+        "ranvier-triton-bf16": _ranvier("triton-bf16", delays),
+        "ranvier-eager": _ranvier("eager", delays),
+        "ranvier-eager-no-delay": _ranvier("eager"),
+    }
 
 
 def _loop(work: Workload, device: torch.device) -> Layer:
@@ -60,7 +113,7 @@ def _loop(work: Workload, device: torch.device) -> Layer:
     return Layer(lambda x: plain_loop(x, w_in, w_rec), [w_in, w_rec], w_in)
 
 
-def _cudnn(make: Callable[..., nn.RNNBase], **options: Any) -> Callable[[Workload, torch.device], Layer]:
+def _cudnn(make: Callable[..., nn.RNNBase], **options: Any) -> Build:
     def build(work: Workload, device: torch.device) -> Layer:
         layer = make(work.cell.C, work.cell.H, bias=False, **options).to(device)
         return Layer(lambda x: layer(x)[0], list(layer.parameters()))
@@ -68,7 +121,7 @@ def _cudnn(make: Callable[..., nn.RNNBase], **options: Any) -> Callable[[Workloa
     return build
 
 
-LAYERS: dict[str, Callable[[Workload, torch.device], Layer]] = {
+LAYERS: dict[str, Build] = {
     "ranvier-triton": _ranvier("triton"),
     "ranvier-triton-bf16": _ranvier("triton-bf16"),
     "ranvier-eager": _ranvier("eager"),
@@ -113,8 +166,11 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     return start_event.elapsed_time(end_event)
 
 
-def measure(cell: Cell, names: Sequence[str], device: torch.device, rounds: int = ROUNDS) -> dict[str, Any]:
+def measure(
+    cell: Cell, names: Sequence[str], device: torch.device, rounds: int = ROUNDS, delays: Delays | None = None
+) -> dict[str, Any]:
     """One cell: medians in ms, the first call (which compiles) in s, and how far triton is from eager."""
+    builds = delayed_layers(delays) if delays else LAYERS
     work = tuned(cell, device)
     x, upstream = torch.from_numpy(work.x).to(device), torch.from_numpy(work.upstream).to(device)
     layers: dict[str, Layer] = {}
@@ -122,7 +178,7 @@ def measure(cell: Cell, names: Sequence[str], device: torch.device, rounds: int 
     first_s: dict[str, float] = {}
     for name in names:
         try:
-            layers[name] = LAYERS[name](work, device)
+            layers[name] = builds[name](work, device)
             first_s[name] = round(_timed(lambda n=name: step(layers[n], x, upstream), device) / 1000, 2)
             for _ in range(WARM_UP):
                 step(layers[name], x, upstream)
@@ -144,6 +200,7 @@ def measure(cell: Cell, names: Sequence[str], device: torch.device, rounds: int 
             samples[name]["step"].append(_timed(lambda current=layer: step(current, x, upstream), device))
     return {
         **cell.as_dict(),
+        "delays": str(delays or ""),
         "ms": {n: round(statistics.median(samples[n]["step"]), 3) if n in samples else None for n in names},
         "forward_ms": {n: round(statistics.median(samples[n]["forward"]), 3) if n in samples else None for n in names},
         "samples_ms": {n: s["step"] for n, s in samples.items()},
@@ -159,7 +216,7 @@ def table(results: Sequence[dict[str, Any]], names: Sequence[str], card: str) ->
     lines.append("| --- |" + " ---: |" * (len(names) + 2))
     for r in results:
         own = r["ms"].get("ranvier-triton")
-        row = [f"B{r['B']} T{r['T']} C{r['C']} H{r['H']} {r['rate']:g}"]
+        row = [f"B{r['B']} T{r['T']} C{r['C']} H{r['H']} {r['rate']:g} {r['delays']}".strip()]
         for name in names:
             ms = r["ms"][name]
             ratio = f" ({ms / own:.2g}×)" if own and ms and name != "ranvier-triton" else ""
@@ -204,6 +261,9 @@ def kernels() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cell", type=Cell.parse, action="append", help="B,T,C,H,rate instead of the grid")
+    parser.add_argument(
+        "--delays", type=Delays.parse, nargs="+", metavar="KIND,STEPS", help="delays in the loop, such as axonal,25"
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--kernels", action="store_true", help="compile the kernels and print what they need")
@@ -219,17 +279,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 for everyone
     device = torch.device("cuda", torch.cuda.current_device())
     results = []
-    for cell in options.cell or GRID:
-        print(f"{cell} ...", file=sys.stderr, flush=True)
-        results.append(measure(cell, list(LAYERS), device, options.rounds))
-        torch.cuda.empty_cache()
+    for delays in options.delays or (None,):
+        for cell in options.cell or (DELAYED_GRID if delays else GRID):
+            print(f"{cell} {delays or ''} ...", file=sys.stderr, flush=True)
+            names = list(delayed_layers(delays) if delays else LAYERS)
+            results.append(measure(cell, names, device, options.rounds, delays))
+            torch.cuda.empty_cache()
     if options.json:
         print(json.dumps({"card": about(device), "cells": results}))
     else:
-        print(table(results, list(LAYERS), about(device)))
+        print(table(results, list(results[0]["ms"]), about(device)))
         for r in results:
             for name, reason in r["reasons"].items():
-                print(f"- B{r['B']} T{r['T']} H{r['H']} {name}: {reason}")
+                print(f"- B{r['B']} T{r['T']} H{r['H']} {r['delays']} {name}: {reason}")
 
 
 if __name__ == "__main__":

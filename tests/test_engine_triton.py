@@ -386,3 +386,20 @@ def test_the_benchmark_measures_and_compares() -> None:
     elif not torch.cuda.is_available():
         assert found["ms"]["ranvier-triton"] is None and "absent" in page
         assert "cannot run here" in found["reasons"]["ranvier-triton"]
+
+
+def test_the_benchmark_knows_loops_with_delays() -> None:
+    gpu = pytest.importorskip("benchmarks.gpu", reason="an installed package has no benchmarks")
+    work = pytest.importorskip("benchmarks.workload").Cell
+    assert gpu.Delays.parse("axonal,8-25") == gpu.Delays("axonal", 8, 25)
+    for wrong in ("axonal", "somatic,5", "axonal,0", "synaptic,5-3"):
+        with pytest.raises(ValueError, match="such as axonal,25"):
+            gpu.Delays.parse(wrong)
+    delays = gpu.Delays.parse("axonal+dendritic,2-5")
+    assert [(d.kind, d.min_ms, d.max_ms) for d in delays.make()] == [("axonal", 2.0, 4.0), ("dendritic", 0.0, 1.0)]
+    names = ["ranvier-triton", "ranvier-triton-one-tap", "ranvier-triton-no-delay", "ranvier-eager"]
+    found = gpu.measure(work(2, 7, 8, 5, 0.2), names, torch.device("cpu"), rounds=1, delays=delays)
+    assert found["ms"]["ranvier-eager"] > 0 and "axonal+dendritic 2-5" in gpu.table([found], names, "a card")
+    if HERE:
+        assert not found["reasons"] and found["agreement"]["differing_spikes"] == 0
+        assert found["agreement"]["gradient_difference"] < 1e-4
