@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 INNER_FOLDS = 3
 RESULTS_FILE, DATABASE, PICTURE = "sweep.json", "sweep.db", "sweep.svg"
 STARTUP_TRIALS = 8
+MOST_FAILURES = 10  # in a row, before a search gives up
 HEARTBEAT_S = 60
 
 
@@ -108,7 +109,8 @@ def sweep(
     Raises:
         ConfigError: Optuna is not installed, nothing is known to search in this experiment, a fold or number out of
             range, or a storage that cannot be opened.
-        RunError: ``folder`` or the storage holds a search of other settings, or no trial finished.
+        RunError: ``folder`` or the storage holds a search of other settings, or no trial finished, or ten trials in a
+            row failed.
     """
     optuna = _optuna()
     ranges = tuple(SPACES.get(config.experiment, ()) if space is None else space)
@@ -122,33 +124,46 @@ def sweep(
     override(config, [r.draw(optuna.trial.FixedTrial(_middle(ranges))) for r in ranges])  # an unknown key shows now
     if (folder / CONFIG_FILE).is_file() and (other := differences(load_config(folder), config)):
         raise RunError(f"{folder} holds a search with other settings ({'; '.join(other[:4])}); choose another folder")
-    save_config(config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     about = {"fold": fold, "put_aside": folds[fold], "space": [repr(r) for r in ranges]}
     study = _study(optuna, storage or f"sqlite:///{(folder / DATABASE).absolute()}", config.experiment, about)
+    save_config(config, folder)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     with progress(console) as bar:
         task = bar.add_task("Trials", total=trials, completed=len(study.get_trials(False, ended)), note="")
 
+        def say(what: str) -> None:
+            bar.update(task, description=what)
+
         def after(study: Any, trial: Any) -> None:
             done = len(study.get_trials(False, ended))
-            value = "pruned" if trial.value is None else f"{trial.value:.3f}"
-            bar.update(task, completed=done, note=f"last {value}")
-            write_json(folder / RESULTS_FILE, _found(optuna, study, about))
-            if done >= trials:
+            bar.update(task, completed=done)
+            found = _found(optuna, study, about)
+            write_json(folder / RESULTS_FILE, found)
+            console.print(f"Trial {trial.number}: {_in_words(trial)}{_best_so_far(found)}", highlight=False)
+            if done >= trials or _failures(study) >= MOST_FAILURES:
                 study.stop()
 
         if len(study.get_trials(False, ended)) < trials:
-            study.optimize(_objective(config, folder, folds[fold], ranges, keep), callbacks=[after], catch=(RunError,))
+            objective = _objective(config, folder, folds[fold], ranges, keep, say)
+            study.optimize(objective, callbacks=[after], catch=(RunError,))
     found = _found(optuna, study, about)
+    write_json(folder / RESULTS_FILE, found)
+    if len(study.get_trials(False, ended)) < trials and (failed := _failures(study)) >= MOST_FAILURES:
+        raise RunError(f"{folder}: the last {failed} trials failed ({_error(study.get_trials(False)[-1])})")
     if found["best"] is None:
         raise RunError(f"{folder}: no trial finished; look at {RESULTS_FILE}")
-    write_json(folder / RESULTS_FILE, found)
     _picture(found, folder / PICTURE)
     return found
 
 
 def _objective(
-    config: Config, folder: Path, put_aside: Sequence[int], ranges: Sequence[Range], keep: bool
+    config: Config,
+    folder: Path,
+    put_aside: Sequence[int],
+    ranges: Sequence[Range],
+    keep: bool,
+    say: Callable[[str], None],
 ) -> Callable[[Any], float]:
     optuna = _optuna()
     subjects = windows_of(config.data).subjects
@@ -161,9 +176,15 @@ def _objective(
         scores: list[float] = []
         for step, tested in enumerate(inner):
             place = folder / "trials" / f"{trial.number}-{step}"
-            metrics = train_one(fold_config(made, tested, put_aside), place, Console(quiet=True))
-            if not keep:
-                shutil.rmtree(place)
+            say(f"Trial {trial.number}, part {step + 1} of {len(inner)}")
+            try:
+                metrics = train_one(fold_config(made, tested, put_aside), place, Console(quiet=True))
+            except RunError as error:
+                trial.set_user_attr("error", str(error))
+                raise
+            finally:
+                if not keep:
+                    shutil.rmtree(place, ignore_errors=True)
             scores.append((metrics["accuracy"] + metrics["macro_f1"]) / 2)
             trial.set_user_attr("scores", scores)
             trial.report(float(np.mean(scores)), step)
@@ -202,6 +223,28 @@ def _study(optuna: Any, storage: str, name: str, about: dict[str, Any]) -> Any:
             raise RunError(f"the storage {storage} holds a search with another {key}: {known}")
         study.set_user_attr(key, value)
     return study
+
+
+def _in_words(trial: Any) -> str:
+    if trial.state.name == "PRUNED":
+        scores = trial.user_attrs["scores"]
+        return f"{np.mean(scores):.3f}, given up after {len(scores)} of its parts"
+    return f"{trial.value:.3f}" if trial.value is not None else f"failed ({_error(trial)})"
+
+
+def _best_so_far(found: dict[str, Any]) -> str:
+    best = found["best"]
+    return "" if best is None else f"; best {best['value']:.3f} of trial {best['number']}"
+
+
+def _error(trial: Any) -> str:
+    return trial.user_attrs.get("error", "for a reason that is not known")
+
+
+def _failures(study: Any) -> int:
+    """How many of the last trials failed, one after the other."""
+    states = [t.state.name for t in study.get_trials(False) if t.state.is_finished()]
+    return next((i for i, state in enumerate(reversed(states)) if state != "FAIL"), len(states))
 
 
 def _found(optuna: Any, study: Any, about: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +298,7 @@ def _picture(found: dict[str, Any], path: Path) -> None:
         [t["number"] for t in done], np.maximum.accumulate([t["value"] for t in done]), color="#222222", label="best"
     )
     right.set_xlabel("trial")
-    right.set_ylabel("mean of accuracy and macro-F1, inner subjects")
+    right.set_ylabel("(accuracy + macro-F1) / 2")
     right.legend(frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
@@ -274,10 +317,17 @@ def run_sweep(
     config: Config, pairs: Sequence[str], folder: Path, trials: int, console: Console, storage: str | None, fold: int
 ) -> str:
     """:func:`sweep`, with its result as the command that trains with the best settings."""
-    found = sweep(override(config, pairs), folder, trials, console, storage=storage, fold=fold)
-    best = " ".join([*pairs, *as_settings(found["best"], SPACES[config.experiment])])
+    given = override(config, pairs)
+    keys = {pair.partition("=")[0].strip() for pair in pairs}  # whole, or the last part where it names one setting
+    known = SPACES.get(config.experiment, ())
+    space = [r for r in known if not keys & {r.key, r.key.rpartition(".")[2]}]
+    if known and not space:
+        raise ConfigError("every setting that could be searched is given; leave out at least one of them")
+    found = sweep(given, folder, trials, console, storage=storage, fold=fold, space=space)
+    best = " ".join([*pairs, *as_settings(found["best"], space)])
+    ended = sum(t["state"] in ("complete", "pruned") for t in found["trials"])
     return (
-        f"Best of {len(found['trials'])} trials on inner subjects: {found['best']['value']:.3f}; {folder / PICTURE}\n"
+        f"Best of {ended} trials on inner people: {found['best']['value']:.3f}; {folder / PICTURE}\n"
         f"ranvier train {config.experiment} {best}"
     )
 

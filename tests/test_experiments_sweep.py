@@ -158,6 +158,43 @@ def test_a_training_that_fails_does_not_end_the_search(
     assert states.count("fail") == 2 and len(states) - 2 == 3
 
 
+def test_a_search_in_which_everything_fails_ends(
+    config: Config, tmp_path: Path, scored: Callable[..., list[Config]]
+) -> None:
+    def never(made: Config) -> float:
+        raise RunError("the loss is nan")
+
+    scored(never)
+    with pytest.raises(RunError, match=r"the last 10 trials failed \(the loss is nan\)"):
+        sweep(config, tmp_path, 3, QUIET, space=SPACE)
+    assert [t["state"] for t in read_json(tmp_path / searched.RESULTS_FILE)["trials"]] == ["fail"] * 10
+    scored(distance)
+    assert sweep(config, tmp_path, 3, QUIET, space=SPACE)["best"]["value"] > 0  # mended, it goes on
+
+
+def test_every_trial_is_said(
+    config: Config, tmp_path: Path, scored: Callable[..., list[Config]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(distance)
+    found = sweep(config, tmp_path, 12, Console(width=200), space=SPACE)
+    said = capsys.readouterr().out
+    for t in found["trials"]:
+        cut = f", given up after {len(t['scores'])} of its parts" if t["state"] == "pruned" else ""
+        assert f"Trial {t['number']}: {np.mean(t['scores']):.3f}{cut}; best" in said
+    assert "given up" in said
+
+
+def test_what_is_given_is_not_searched(config: Config, tmp_path: Path, scored: Callable[..., list[Config]]) -> None:
+    seen = scored(distance)
+    pairs = ["lr=0.02", "model.theta=700"]
+    said = searched.run_sweep(config, pairs, tmp_path / "a", 2, QUIET, None, 0)
+    assert {(c.training.lr, c.model.theta) for c in seen} == {(0.02, 700.0)} and len({c.model.order for c in seen}) > 1
+    assert said.count("lr=") == 1 and said.count("model.theta=") == 1 and said.startswith("Best of 2 trials")
+    everything = [f"{r.key}={r.text.format(r.choices[0] if r.choices else r.low)}" for r in searched.SPACES["har"]]
+    with pytest.raises(ConfigError, match="every setting that could be searched is given"):
+        searched.run_sweep(config, everything, tmp_path / "b", 2, QUIET, None, 0)
+
+
 def test_wrong_searches(
     config: Config, tmp_path: Path, scored: Callable[..., list[Config]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +209,7 @@ def test_wrong_searches(
         sweep(config, tmp_path, 1, QUIET, space=(Range("model.hiden", 1, 2),))
     with pytest.raises(ConfigError, match="storage nonsense cannot be opened"):
         sweep(config, tmp_path / "n", 1, QUIET, space=SPACE, storage="nonsense")
+    assert not (tmp_path / "n" / "config.yaml").exists()  # other settings may be tried there
     sweep(config, tmp_path / "s", 1, QUIET, space=SPACE)
     with pytest.raises(RunError, match=r"other settings \(training.epochs"):
         sweep(override(config, ["epochs=3"]), tmp_path / "s", 1, QUIET, space=SPACE)
