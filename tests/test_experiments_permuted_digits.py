@@ -47,6 +47,26 @@ def test_both_have_equally_many_parameters() -> None:
     assert [lab.build("recurrent", s, 64, 196).neuron("h").tau_mem.min() > 19 for s in (0, 1)] == [True, True]
 
 
+def test_what_learns_in_an_l2mu_is_the_network_itself() -> None:
+    """Trained on what the memory sent, as if the whole network were run: the same output and the same gradients."""
+    data = _few(lab.pooled("test", 4))
+    net = lab.build("l2mu", 3, 12, 49)
+    x, labels = lab.batch(data, torch.arange(len(data)))
+    memory = torch.from_numpy(lab.remembered(data)).permute(1, 0, 2).float() / lab.COPIES
+    assert memory.abs().max() > 0.5 and memory.shape == (49, len(data), lab.ORDER)
+    part, found = lab.reader(net), []
+    for output in (net(x).output, part({"x": x, "m": memory}).output):
+        net.zero_grad()
+        torch.nn.functional.cross_entropy(output, labels).backward()
+        found.append((output.detach(), {k: p.grad for k, p in net.named_parameters() if p.grad is not None}))
+    (whole, expected), (short, gradients) = found
+    torch.testing.assert_close(short, whole, rtol=1e-4, atol=1e-4)
+    assert expected.keys() == gradients.keys() and len(gradients) == 6 and whole.abs().max() > 0.5
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-5)
+    assert sum(p.numel() for p in part.parameters()) == net.count_parameters()
+
+
 def test_a_run_is_kept_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = lab.pooled
     monkeypatch.setattr(lab, "pooled", lambda split, factor: _few(whole(split, factor)))
