@@ -294,8 +294,8 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> None:
-    found = sweep(config, folder, console, overwrite)
+def show(found: dict[str, Any], folder: Path, console: Console) -> None:
+    """What :func:`sweep` gave, as a table."""
     table = Table("", "accuracy", "macro-F1", "parameters", "spikes a window", title="People held out, mean of folds")
     for name, s in found["summary"].items():
         costs = s.get("costs", {})
@@ -307,6 +307,10 @@ def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> Non
             f"{costs['spikes']:.0f}" if costs else "",
         )
     console.print(table, f"{folder / RESULTS_FILE}", sep="\n")
+
+
+def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> None:
+    show(sweep(config, folder, console, overwrite), folder, console)
 
 
 EXPERIMENT = Experiment(

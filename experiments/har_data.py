@@ -113,11 +113,14 @@ def augmented(x: Tensor, augment: AugmentConfig, scale: Tensor, rng: torch.Gener
     """Windows [T, B, axes], changed as another wearing of the device would.
 
     ``rotation`` turns every three axes of a sample about one random axis by a normal angle, all sensors alike;
-    ``sensor_gain`` scales each sensor; ``sensor_noise`` adds white noise in units of ``scale`` [axes].
+    ``sensor_gain`` scales each sensor; ``sensor_noise`` adds white noise in units of ``scale`` [axes]. ``time_stretch``
+    changes the tempo about the window's middle; where that asks for what lies outside, the first or last sample stays.
 
     Raises:
         ConfigError: a rotation of axes that do not come in threes.
     """
+    if augment.time_stretch:
+        x = _stretched(x, augment.time_stretch, rng)
     batch, axes = x.shape[1:]
     if (augment.rotation or augment.sensor_gain) and axes % 3:
         raise ConfigError(f"augment.rotation and sensor_gain need axes in threes (x, y, z); there are {axes}")
@@ -132,6 +135,18 @@ def augmented(x: Tensor, augment: AugmentConfig, scale: Tensor, rng: torch.Gener
     if augment.sensor_noise:
         x = x + augment.sensor_noise * scale * torch.randn(x.shape, generator=rng)
     return x
+
+
+def _stretched(x: Tensor, largest: float, rng: torch.Generator) -> Tensor:
+    """``x`` [T, B, axes] at up to (1 + ``largest``) times another tempo each, by straight lines between samples."""
+    steps, batch, axes = x.shape
+    if steps < 2:
+        return x
+    tempo, middle = (1 + largest) ** (2 * torch.rand(batch, generator=rng) - 1), (steps - 1) / 2
+    at = ((torch.arange(steps).unsqueeze(1) - middle) * tempo + middle).clamp(0, steps - 1)
+    before = at.floor().clamp(max=steps - 2)
+    rows = before.long().unsqueeze(2).expand(-1, -1, axes)
+    return torch.lerp(x.gather(0, rows), x.gather(0, rows + 1), (at - before).unsqueeze(2))
 
 
 def _rotations(number: int, deviation: float, rng: torch.Generator) -> Tensor:

@@ -130,6 +130,21 @@ def test_gain_is_one_factor_for_each_sensor_and_noise_is_scaled() -> None:
     np.testing.assert_allclose(noise.std((0, 1)).numpy(), 0.1 * np.arange(1, 7), rtol=0.1)
 
 
+def test_a_stretch_changes_the_tempo_about_the_middle() -> None:
+    """A straight line stays one, steeper or less steep by up to a quarter, that crosses its own middle; a line too steep
+    for the window ends flat. Another tempo for each window, the same for all axes.
+    """
+    line = torch.arange(41.0).view(41, 1, 1).expand(41, 30, 6)
+    rng = torch.Generator().manual_seed(0)
+    got = augmented(line, AugmentConfig(time_stretch=0.25), torch.ones(6), rng)
+    tempo = got[21, :, 0] - got[20, :, 0]
+    assert float(tempo.min()) >= 0.8 - 1e-5 and float(tempo.max()) <= 1.25 + 1e-5 and float(tempo.std()) > 0.05
+    wanted = ((torch.arange(41.0).unsqueeze(1) - 20) * tempo + 20).clamp(0, 40)
+    torch.testing.assert_close(got, wanted.unsqueeze(2).expand(-1, -1, 6), atol=1e-3, rtol=0)
+    one = line[:1]
+    assert torch.equal(augmented(one, AugmentConfig(time_stretch=0.25), torch.ones(6), rng), one)
+
+
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
