@@ -131,8 +131,8 @@ def test_gain_is_one_factor_for_each_sensor_and_noise_is_scaled() -> None:
 
 
 def test_a_stretch_changes_the_tempo_about_the_middle() -> None:
-    """A straight line stays one, steeper or less steep by up to a quarter, that crosses its own middle; a line too steep
-    for the window ends flat. Another tempo for each window, the same for all axes.
+    """A straight line stays one through its own middle, steeper or less steep by up to a quarter; a line too steep for
+    the window ends flat. Another tempo for each window, the same for all axes.
     """
     line = torch.arange(41.0).view(41, 1, 1).expand(41, 30, 6)
     rng = torch.Generator().manual_seed(0)
