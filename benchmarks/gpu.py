@@ -244,17 +244,23 @@ def kernels() -> str:
     from ranvier.neurons.engines.triton_ahead import compile_stage
 
     lines = ["| kernel: registers, shared memory, bytes spilled | 8.0 | 8.9 | 9.0 |", "|---|---:|---:|---:|"]
-    for engine in ("triton", "triton-bf16"):
-        for make, size in ((rv.LIF, 256), (rv.AdLIF, 256), (rv.LIF, 128), (rv.AdLIF, 128)):
-            neuron = make(size)
-            values = {n: v.detach().clone().requires_grad_() for n, v in neuron.values(DT).items()}
-            link = Link("h", "h", torch.zeros(size, size, requires_grad=True), 1)
-            plan = plan_of(engine, [RanvierCell("h", neuron.program(DT), values)], [link], False, True, False)
-            found = [compile_stage(plan, [size], capability) for capability in (80, 89, 90)]
-            for way in ("forward", "backward"):
-                needs = [f[f"loop {way}"] for f in found]
-                shown = " | ".join(f"{r.registers}, {r.shared // 1024} KB, {r.spills}" for r in needs)
-                lines.append(f"| {make.__name__} {size}, {engine}, {way} | {shown} |")
+    sizes = ((rv.LIF, 256), (rv.AdLIF, 256), (rv.LIF, 128), (rv.AdLIF, 128))
+    work: list[tuple[str, Any, int, str]] = [(e, *s, "") for e in ("triton", "triton-bf16") for s in sizes]
+    work += [("triton", *s, "axonal+dendritic") for s in sizes]
+    for engine, make, size, kind in work:
+        net = rv.Network(dt=DT)
+        h = net.population(make(size), name="h")
+        delay = Delays(kind, 1, 25).make() if kind else None
+        back = net.connection(net.connect(h, h, rv.Dense(delay=delay)))
+        neuron = net.neuron("h")
+        values = {n: v.detach().clone().requires_grad_() for n, v in neuron.values(DT).items()}
+        link = Link("h", "h", back.weight, 1, None, back.taps())
+        plan = plan_of(engine, [RanvierCell("h", neuron.program(DT), values)], [link], False, True, False)
+        found = [compile_stage(plan, [size], capability) for capability in (80, 89, 90)]
+        for way in ("forward", "backward"):
+            needs = [f.get(f"loop {way}") for f in found]
+            shown = " | ".join(f"{r.registers}, {r.shared // 1024} KB, {r.spills}" if r else "by turns" for r in needs)
+            lines.append(f"| {make.__name__} {size}{f', {kind} delays' if kind else ''}, {engine}, {way} | {shown} |")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from .triton_gpu import loop_of, loop_options
 from .triton_launch import OPTIONS, interpreted, load
 from .triton_loop import SHARED
 from .triton_loop_source import loop_source
-from .triton_source import cell_backward_names, cell_forward_names, cell_source
+from .triton_source import cell_source
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,17 @@ def compile_stage(plan: Plan, sizes: Sequence[int], capability: int) -> dict[str
     out: dict[str, Resources] = {}
     for i, size in enumerate(sizes):
         module = load(cell_source(plan, i, size, "float32"))
-        out[f"cell{i} forward"] = _compile(module.forward, cell_forward_names(plan, i), capability)
+        out[f"cell{i} forward"] = _compile(module.forward, capability)
         if plan.gradients:
-            out[f"cell{i} backward"] = _compile(module.backward, cell_backward_names(plan, i), capability)
+            out[f"cell{i} backward"] = _compile(module.backward, capability)
     if any(k.delayed for k in plan.links):
         out |= _compile_delays(capability)
     loop = loop_of(plan, sizes, torch.float32, SHARED[capability])
     if loop is not None:
         module = load(loop_source(loop))
-        out["loop forward"] = _compile(module.forward, loop.forward_names(), capability, **loop_options(loop, False))
+        out["loop forward"] = _compile(module.forward, capability, **loop_options(loop, False))
         if plan.gradients:
-            out["loop backward"] = _compile(
-                module.backward, loop.backward_names(), capability, **loop_options(loop, True)
-            )
+            out["loop backward"] = _compile(module.backward, capability, **loop_options(loop, True))
     return out
 
 
@@ -74,24 +72,21 @@ def _compile_delays(capability: int) -> dict[str, Resources]:
     for way, after in (("before", False), ("after", True)):
         for end, add in (("", False), (" onto", True)):
             block = {"AFTER": after, "ADD": add, "BLOCK": delays.BLOCK}
-            out[f"taps {way}{end}"] = _compile(delays.read_taps, (), capability, block)
-        out[f"pairs {way}"] = _compile(delays.read_pairs, (), capability, {"AFTER": after, **wide})
-    out["taps gradient"] = _compile(delays.of_taps, (), capability, {"BLOCK": delays.BLOCK})
+            out[f"taps {way}{end}"] = _compile(delays.read_taps, capability, block)
+        out[f"pairs {way}"] = _compile(delays.read_pairs, capability, {"AFTER": after, **wide})
+    out["taps gradient"] = _compile(delays.of_taps, capability, {"BLOCK": delays.BLOCK})
     small = {"PAIRS": delays.PAIRS, "SAMPLES": delays.SAMPLES}
-    out["pairs gradient"] = _compile(delays.of_pairs, (), capability, small)
+    out["pairs gradient"] = _compile(delays.of_pairs, capability, small)
     return out
 
 
-def _compile(
-    kernel: Any, names: Sequence[str], capability: int, constants: Mapping[str, Any] | None = None, **options: Any
-) -> Resources:
-    """``names`` are those of tensors after T and B; a kernel with ``constants`` knows its own."""
+def _compile(kernel: Any, capability: int, constants: Mapping[str, Any] | None = None, **options: Any) -> Resources:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     constants = constants or {}
-    signature = {n: _type_of(n, constants) for n in (kernel.arg_names if constants else ("T", "B", *names))}
+    signature = {n: _type_of(n, constants) for n in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}
     compiled = triton.compile(
         ASTSource(kernel, signature, dict(constants), aligned),
@@ -106,7 +101,7 @@ def _compile(
 def _type_of(name: str, constants: Mapping[str, Any]) -> str:
     if name in constants:
         return "constexpr"
-    if name == "first" or name.isupper():
+    if name == "first" or re.fullmatch(r"[A-Z]\d*", name):
         return "i32"
     if re.fullmatch(r"(offsets|lags)\d*", name):
         return "*i32"

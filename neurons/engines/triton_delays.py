@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_launch import launch
+from .triton_launch import launch, within
 
 BLOCK = 128
 """Values of the flattened [B, N] in one program."""
@@ -118,16 +118,11 @@ def of_pairs(T, B, N, J, M, total, grad, values, offsets, PAIRS: tl.constexpr, S
     tl.store(total + start + j, tl.sum(found, 1, keep_dims=True), mask=live)
 
 
-def _within(offsets: Tensor, steps: int) -> Tensor:
-    """As the kernels take them: longer ones than the sequence bring nothing, whatever they are."""
-    return offsets.clamp(max=steps).int().contiguous()
-
-
 class Taps:
     """Delays of each source or target: ``offsets`` and ``gains`` [K, N], over a sequence of ``steps``."""
 
     def __init__(self, offsets: Tensor, gains: Tensor, steps: int) -> None:
-        self.offsets, self.gains, self.steps = _within(offsets, steps), gains.contiguous(), steps
+        self.offsets, self.gains, self.steps = within(offsets, steps), gains.contiguous(), steps
 
     def read(self, rows: Tensor, values: Tensor, first: int, after: bool = False, onto: Tensor | None = None) -> Tensor:
         """Fill ``rows`` [S, B, N] with the sums of what ``values`` [T, B, N] were so many steps before those from
@@ -161,7 +156,7 @@ class Pairs:
     def __init__(self, amounts: Tensor, offsets: Tensor, steps: int, after: bool) -> None:
         order = (2, 1, 0) if after else (1, 2, 0)  # what a target or a source goes through lies together
         self.amounts = amounts.permute(order).contiguous()
-        self.offsets = _within(offsets, steps).permute(order).contiguous()
+        self.offsets = within(offsets, steps).permute(order).contiguous()
         self.steps, self.after = steps, after
 
     def read(self, rows: Tensor, turned: Tensor, first: int, onto: Tensor) -> Tensor:
@@ -185,7 +180,7 @@ def amounts_gradient(values: Tensor, grad: Tensor, offsets: Tensor) -> Tensor:
     steps, batch, _ = grad.shape
     total = grad.new_zeros(size, others, delays)
     turned = [x.transpose(1, 2).contiguous() for x in (grad, values)]
-    away = _within(offsets, steps).permute(1, 2, 0).contiguous()
+    away = within(offsets, steps).permute(1, 2, 0).contiguous()
     numbers = (steps, batch, size, others * delays, delays)
     grid = (size, -(-others * delays // PAIRS))
     launch(of_pairs, grid, numbers, (total, *turned, away), PAIRS=PAIRS, SAMPLES=SAMPLES)

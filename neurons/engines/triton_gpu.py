@@ -1,8 +1,8 @@
 """The triton engine: printed kernels on a GPU, or in triton's interpreter where TRITON_INTERPRET=1 says so.
 
 Three ways to run a stage. A cell without links is one kernel over the flattened [B, N] and all steps. Linked cells that
-are small enough are one kernel with the products inside (:mod:`.triton_loop`). Larger ones, float64 and links with
-delays of their own are run by turns of products and cells (:mod:`.triton_turns`).
+are small enough are one kernel with the products inside (:mod:`.triton_loop`). Larger ones, float64 and links with a
+delay for every pair are run by turns of products and cells (:mod:`.triton_turns`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.nn.functional import pad
 from ...errors import EngineError
 from .plan import LinkPlan, Plan, read_plan
 from .stage import FUSED_DTYPES
-from .triton_launch import interpreted, launch, load
+from .triton_launch import interpreted, launch, load, within
 from .triton_loop import ROWS, SHARED, Loop, padded
 from .triton_loop_source import loop_source
-from .triton_turns import backward_by_turns, cell_backward, forward_by_turns
+from .triton_turns import backward_by_turns, cell_backward, forward_by_turns, gains_gradient
 
 
 def unavailable() -> str:
@@ -53,7 +53,7 @@ def check_tensors(engine: str, device: torch.device, dtype: torch.dtype) -> None
 
 def loop_of(plan: Plan, sizes: Sequence[int], dtype: torch.dtype, shared: int = SHARED[80]) -> Loop | None:
     """How one kernel runs a stage of these sizes with so many bytes of shared memory, or None if none can."""
-    if not plan.links or dtype != torch.float32 or any(k.delayed for k in plan.links):
+    if not plan.links or dtype != torch.float32:
         return None
     part = "float32" if interpreted() else "bfloat16"
     loop = Loop(plan, tuple(sizes), plan.engine != "triton-bf16", part, shared)
@@ -93,8 +93,10 @@ def _run_loop(plan: Plan, loop: Loop, backward: bool, named: Mapping[str, Tensor
     if key in _TOO_LARGE:
         return False
     kernel, names = (module.backward, loop.backward_names()) if backward else (module.forward, loop.forward_names())
+    taps = [len(named[("offsets" if n[0] == "K" else "lags") + n[1:]]) for n in loop.numbers()]
+    numbers, tensors = (steps, batch, *taps), [named[n] for n in names]
     try:
-        launch(kernel, -(-batch // ROWS), (steps, batch), [named[n] for n in names], **loop_options(loop, backward))
+        launch(kernel, -(-batch // ROWS), numbers, tensors, **loop_options(loop, backward))
     except OutOfResources:
         _TOO_LARGE.add(key)
         return False
@@ -125,19 +127,22 @@ def forward(plan: Plan, tensors: Mapping[str, Tensor], results: Mapping[str, Ten
 
 
 def _forward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> bool:
-    steps, batch, _ = given["current0"].shape
+    like = given["current0"]
+    steps, batch, _ = like.shape
     programs = -(-batch // ROWS)
     named = {n.replace(".", "_"): t for n, t in {**given, **results, **_packed(loop, given)}.items()}
     for j, link in enumerate(plan.links):
         named[f"weight{j}"] = _laid_out(given[f"weight{j}"].t(), loop)
         if j in loop.rings(backward=False):
             ring = _ring(loop, link, link.source, programs, given[f"weight{j}"])
-            if link.delay:
+            if link.delay and not link.delayed:
                 past = given[f"history{link.source}"]
                 past = past[len(past) - link.delay :]
                 # step -1 is in the last slot
                 ring[-link.delay :, :batch, : past.shape[2]] = past * given[f"mask{j}"] if link.masked else past
             named[f"ring{j}"] = ring
+    named |= _delays(loop, given, steps)
+    named |= {n: like.new_empty(steps, batch, loop.sizes[i]) for n, i in loop.sequences(backward=False).items()}
     return _run_loop(plan, loop, False, named, steps, batch)
 
 
@@ -168,7 +173,8 @@ def backward(plan: Plan, tensors: Mapping[str, Tensor], grads: Mapping[str, Tens
 
 
 def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dict[str, Tensor]) -> bool:
-    steps, batch, _ = given["d_output0"].shape
+    like = given["d_output0"]
+    steps, batch, _ = like.shape
     programs = -(-batch // ROWS)
     scratch: dict[str, Tensor] = {}
     for i, cell in enumerate(plan.cells):
@@ -179,11 +185,16 @@ def _backward_loop(plan: Plan, loop: Loop, given: Mapping[str, Tensor], out: dic
         named[f"weight{j}"] = _laid_out(given[f"weight{j}"], loop)
         if j in loop.rings(backward=True):
             named[f"ring{j}"] = _ring(loop, link, link.target, programs, given[f"weight{j}"])
-    if not _run_loop(plan, loop, True, named, steps, batch):
+    made = {n: like.new_empty(steps, batch, loop.sizes[i]) for n, i in loop.sequences(backward=True).items()}
+    if not _run_loop(plan, loop, True, {**named, **_delays(loop, given, steps), **made}, steps, batch):
         return False
+    out |= {n: t for n, t in made.items() if n.startswith("d_product")}
     for i, cell in enumerate(plan.cells):
         if cell.learned:
             cell_backward(plan, i, out[f"d_current{i}"], given, out, slice(0, steps))
+    for j, link in enumerate(plan.links):
+        if link.timed or link.retimed:
+            gains_gradient(j, link, given, out, made[f"line{j}"] if link.timed else None)
     return True
 
 
@@ -212,6 +223,11 @@ def _laid_out(weight: Tensor, loop: Loop) -> Tensor:
 
 def _ring(loop: Loop, link: LinkPlan, sender: int, programs: int, like: Tensor) -> Tensor:
     return like.new_zeros(loop.slots(link), programs * ROWS, loop.wide[sender])
+
+
+def _delays(loop: Loop, given: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+    """Delays as kernels take them: in int32."""
+    return {n: within(given[n], steps) for n in loop.forward_names() if n.startswith(("offsets", "lags"))}
 
 
 def _packed(loop: Loop, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -44,3 +44,8 @@ def launch(
     device = tensors[0].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         kernel[programs](*numbers, *tensors, **{**OPTIONS, **options})
+
+
+def within(offsets: Tensor, steps: int) -> Tensor:
+    """Delays as kernels take them: in int32; longer ones than the sequence bring nothing, whatever they are."""
+    return offsets.clamp(max=steps).int().contiguous()

@@ -54,7 +54,8 @@ class Loop:
 
     def sent_pieces(self, link: LinkPlan) -> int:
         """In how many pieces a source's outputs go into the product of a link."""
-        return 1 if self.plan.cells[link.source].program.output_kind == "binary" and not link.masked else 3
+        plain = not (link.masked or link.axonal)
+        return 1 if self.plan.cells[link.source].program.output_kind == "binary" and plain else 3
 
     def slots(self, link: LinkPlan) -> int:
         """Steps in the ring of a link: one more than needed, so that a thread a step ahead overwrites nothing."""
@@ -72,6 +73,7 @@ class Loop:
             size += max((saved[i] + 6) * self.wide[i] for i in cells)
             return size * ROWS * 4 + len(self.plan.links) * ADDRESSES
         size += sum((saved[i] + 1) * self.wide[i] for i in cells) + (11 if backward else 3) * max(self.wide)
+        size += 2 * max(self.wide) if any(k.delayed for k in self.plan.links) else 0
         size += sum(self.wide[k.target if backward else k.source] * 2 for k in self.plan.links)
         return size * ROWS * 4 + 2 * self.weight_pieces * self._weights()
 
@@ -80,7 +82,8 @@ class Loop:
         memory, all of them.
         """
         fits = self._bytes(backward, resident=True) <= RESIDENT
-        return fits and self._copied(self._weights()) <= self.shared and all(k.delay <= 1 for k in self.plan.links)
+        near = all(k.axonal or k.delay <= 1 for k in self.plan.links)
+        return fits and self._copied(self._weights()) <= self.shared and near
 
     @property
     def chunk(self) -> int:
@@ -93,10 +96,11 @@ class Loop:
 
     @property
     def fits(self) -> bool:
-        """Whether one program can step the stage."""
+        """Whether one program can step the stage. A delay for every pair is better spread over the whole GPU."""
         smallest = self._copied(2 * 16 * max(self.wide)) + 2 * 16 * ROWS * 4
         return (
-            smallest <= self.shared
+            not any(k.pairs for k in self.plan.links)
+            and smallest <= self.shared
             and self._weights() <= LARGEST
             and self._bytes(self.plan.gradients, resident=False) <= REGISTERS
         )
@@ -106,13 +110,41 @@ class Loop:
         return 8 if max(self.wide) > 64 else 4
 
     def rings(self, backward: bool) -> list[int]:
-        """The links that have a ring. A resident one that sends to the next step finds its first values there."""
+        """The links that have a ring. A resident one that sends to the next step finds its first values there. What
+        axonal and dendritic delays move is read from whole sequences.
+        """
         if self.resident(backward):
-            return [j for j, k in enumerate(self.plan.links) if k.delay and not backward]
-        return list(range(len(self.plan.links)))
+            return [j for j, k in enumerate(self.plan.links) if k.delay and not (backward or k.delayed)]
+        return [j for j, k in enumerate(self.plan.links) if not k.axonal]
+
+    def numbers(self) -> list[str]:
+        """What both kernels take after T and B: how many taps an axonal and a dendritic delay has."""
+        links = list(enumerate(self.plan.links))
+        return [f"K{j}" for j, k in links if k.axonal] + [f"L{j}" for j, k in links if k.dendritic]
+
+    def _of_delays(self) -> list[str]:
+        links = list(enumerate(self.plan.links))
+        names = [f"{n}{j}" for j, k in links if k.axonal for n in ("offsets", "gains")]
+        return names + [f"{n}{j}" for j, k in links if k.dendritic for n in ("lags", "shares")]
+
+    def sequences(self, backward: bool) -> dict[str, int]:
+        """What lies in memory for the whole sequence, [T, B, N] of a cell's N, beside the results: forward what axonal
+        delays pass on, ``passed0``, and what dendritic ones take, ``product0``; backward the gradient of a target's
+        current, ``late0``, of a product, ``d_product0``, and of what a source sent, ``line0``.
+        """
+        found: dict[str, int] = {}
+        for j, link in enumerate(self.plan.links):
+            if backward and link.delayed:
+                found |= {f"late{j}": link.target} if link.dendritic or not self.resident(backward) else {}
+                found |= {f"d_product{j}": link.target} if link.dendritic else {}
+                found |= {f"line{j}": link.source} if link.axonal else {}
+            elif link.delayed:
+                found |= {f"passed{j}": link.source} if link.axonal else {}
+                found |= {f"product{j}": link.target} if link.dendritic else {}
+        return {n: i for n, i in found.items() if n not in self.plan.results}
 
     def forward_names(self) -> list[str]:
-        """What ``forward`` takes after T and B."""
+        """What ``forward`` takes after the numbers."""
         plan = self.plan
         names: list[str] = []
         for i, cell in enumerate(plan.cells):
@@ -120,11 +152,12 @@ class Loop:
             names += [f"values{i}"] if cell.program.params else []
         names += [f"weight{j}" for j in range(len(plan.links))]
         names += [f"mask{j}" for j, k in enumerate(plan.links) if k.masked]
-        return [*names, *(n.replace(".", "_") for n in plan.results), *(f"ring{j}" for j in self.rings(False))]
+        names += [*(n.replace(".", "_") for n in plan.results), *(f"ring{j}" for j in self.rings(False))]
+        return [*names, *self._of_delays(), *self.sequences(False)]
 
     def backward_names(self) -> list[str]:
-        """What ``backward`` takes after T and B. ``d_current0`` [T, B, N] receives, for a cell with learned parameters,
-        the whole gradient of its output, from which :func:`.triton_source.cell_source` goes on.
+        """What ``backward`` takes after the numbers. ``d_current0`` [T, B, N] receives, for a cell with learned
+        parameters, the whole gradient of its output, from which :func:`.triton_source.cell_source` goes on.
         """
         plan = self.plan
         names = [f"d_{n}".replace(".", "_") for n in plan.differentiable]
@@ -134,4 +167,4 @@ class Loop:
             names += [f"d_state{i}_{s}" for s in cell.program.states]
         names += [f"weight{j}" for j in range(len(plan.links))]
         names += [f"mask{j}" for j, k in enumerate(plan.links) if k.masked]
-        return [*names, *(f"ring{j}" for j in self.rings(True))]
+        return [*names, *(f"ring{j}" for j in self.rings(True)), *self._of_delays(), *self.sequences(True)]

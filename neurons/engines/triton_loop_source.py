@@ -7,7 +7,8 @@ pieces too, and those six of the nine products are taken that float32 can tell f
 bfloat16 product; there the same pieces are float32.
 
 What is sent over a link stays in registers where the weights do; else, and over delays of more than a step, it goes
-through a ring of the last steps in memory, ``ring0`` [slots, B, N_source], padded.
+through a ring of the last steps in memory, ``ring0`` [slots, B, N_source], padded. Axonal and dendritic delays are read
+from sequences of all steps, which the kernel writes as it goes.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class _Printer:
 
     def _start(self, names: Sequence[str]) -> None:
         text, loop = self.text, self.loop
-        text.kernel(f"def {'backward' if self.back else 'forward'}(T, B, {', '.join(names)}):")
+        way, numbers = "backward" if self.back else "forward", loop.numbers()
+        text.kernel(f"def {way}(T, B, {', '.join([*numbers, *names])}):", numbers)
         self._literals_at = len(text.lines)
         text(f"rows = tl.program_id(0) * {ROWS} + tl.arange(0, {ROWS})[:, None]", "live = rows < B")
         for i, (size, wide) in enumerate(zip(loop.sizes, loop.wide, strict=True)):
@@ -71,7 +73,7 @@ class _Printer:
                     text(f"w{j}_{q} = tl.load(weight{j} + {place})")
             if j in loop.rings(self.back):
                 text(f"plane{j} = tl.num_programs(0).to(tl.int64) * {ROWS * loop.wide[a]}")
-            if loop.resident(self.back) and link.delay:
+            if loop.resident(self.back) and link.delay and not link.axonal:
                 self._first(j, link)
 
     def _end(self) -> None:
@@ -80,7 +82,7 @@ class _Printer:
 
     def _first(self, j: int, link: LinkPlan) -> None:
         """What a link that stays in registers sends in the first step that is run."""
-        if self.back:
+        if self.back or link.delayed:
             wide = self.loop.wide[self._ends(link)[0]]
             zero = f"tl.zeros(({ROWS}, {wide}), tl.{self.loop.part})"
             self.text(*(f"sent{j}_{p} = {zero}" for p in range(self._pieces(link))))
@@ -105,6 +107,68 @@ class _Printer:
     def _masked(self, j: int, link: LinkPlan) -> str:
         return f" * tl.load(mask{j} + at{link.source}, mask=in{link.source}, other=0.0)" if link.masked else ""
 
+    def _away(self, name: str, j: int, i: int, axonal: bool, sequence: str) -> str:
+        """``name``: the sums of what ``sequence`` [T, B, N], of cell ``i``, held some steps before; backward, what it
+        holds some steps after.
+        """
+        text, size, wide = self.text, self.loop.sizes[i], self.loop.wide[i]
+        count, offsets, gains = (n + str(j) for n in (("K", "offsets", "gains") if axonal else ("L", "lags", "shares")))
+        text("tl.debug_barrier()  # what the other threads have put there")
+        text(f"{name} = tl.zeros(({ROWS}, {wide}), tl.float32)")
+        text.block(f"for k_{name} in range({count}):")
+        for part, tensor in (("away", offsets), ("gain", gains)):
+            text(f"{part}_{name} = tl.load({tensor} + k_{name} * {size} + n{i}, mask=n{i} < {size}, other=0)")
+        text(
+            f"step_{name} = t {'+' if self.back else '-'} away_{name}",
+            f"there_{name} = in{i} & (step_{name} {'< T' if self.back else '>= 0'})",
+            f"value_{name} = tl.load({sequence} + step_{name}.to(tl.int64) * B * {size} + at{i}, mask=there_{name}, "
+            "other=0.0)",
+            f"{name} += gain_{name} * value_{name}",
+        )
+        text.depth -= 1
+        return name
+
+    def _put(self, sequence: str, i: int, value: str) -> None:
+        """Put ``value`` at the place of this step in a sequence of cell ``i``."""
+        self.text(f"tl.store({sequence} + row * {self.loop.sizes[i]} + at{i}, {value}, mask=in{i})")
+
+    def _arriving(self, j: int, link: LinkPlan) -> str:
+        """Forward, what arrives over link ``j``: the name of it."""
+        if link.axonal:
+            sent = self._away(f"sent{j}", j, link.source, True, f"output{link.source}")
+            if link.masked:
+                self.text(f"{sent} = {sent}{self._masked(j, link)}")
+            if link.learned or not self.loop.resident(self.back):
+                self._put(f"passed{j}", link.source, sent)
+            if self.loop.resident(self.back):
+                self._cut(sent, sent, self._pieces(link))
+        found = self._product(j, link)
+        if not link.dendritic:
+            return found
+        self._put(f"product{j}", link.target, found)
+        return self._away(f"late_{found}", j, link.target, False, f"product{j}")
+
+    def _returning(self, j: int, link: LinkPlan) -> str:
+        """Backward, what comes back over link ``j``."""
+        if link.axonal:
+            return self._away(f"came{j}", j, link.source, True, f"line{j}")
+        return self._product(j, link) + self._masked(j, link)
+
+    def _send_back(self, j: int, link: LinkPlan, value: str) -> None:
+        """Put ``value``, the gradient of the current that link ``j`` is a part of, where what comes back is found."""
+        if f"late{j}" in self.loop.sequences(True):
+            self._put(f"late{j}", link.target, value)
+        if link.dendritic:
+            value = self._away(f"made{j}", j, link.target, False, f"late{j}")
+            self._put(f"d_product{j}", link.target, value)
+        if not link.axonal:
+            self._send(j, link, value)
+            return
+        if self.loop.resident(self.back):
+            self.text(f"sent{j} = tl.where(in{link.target}, {value}, 0.0)")
+            self._cut(f"sent{j}", f"sent{j}", self._pieces(link))
+        self._put(f"line{j}", link.source, self._product(j, link) + self._masked(j, link))
+
     def _send(self, j: int, link: LinkPlan, value: str) -> None:
         """Put ``value`` where the product of link ``j`` finds it."""
         a = self._ends(link)[0]
@@ -123,7 +187,7 @@ class _Printer:
         pairs = sorted(((p, q) for p in pieces for q in weights if p + q < 3), key=sum, reverse=True)
         text(f"sum{j} = tl.zeros(({ROWS}, {loop.wide[b]}), tl.float32)")
         if loop.resident(self.back):
-            sent = f"before{j}" if link.delay else f"sent{j}"
+            sent = f"before{j}" if link.delay and not link.axonal else f"sent{j}"
             text(*(f'sum{j} = tl.dot({sent}_{p}, w{j}_{q}, sum{j}, input_precision="ieee")' for p, q in pairs))
             return f"sum{j}"
         wide, slots = loop.wide[a], loop.slots(link)
@@ -133,7 +197,12 @@ class _Printer:
         # a bound that ptxas cannot know, or it unrolls the loop until registers spill
         text.block(f"for k{j} in tl.range(0, tl.where(B > 0, {wide}, 0), {step}, num_stages=3):")
         text(f"across{j} = k{j} + tl.arange(0, {step})[None, :]", f"down{j} = k{j} + tl.arange(0, {step})[:, None]")
-        text(f"a{j} = tl.load({self._ring(j, link, slot, f'across{j}')})")
+        if link.axonal:
+            sequence, size = self._of_axonal(j, link), loop.sizes[a]
+            place = f"{sequence} + (row + rows) * {size} + across{j}"
+            text(f"a{j} = tl.load({place}, mask=live & (across{j} < {size}), other=0.0)")
+        else:
+            text(f"a{j} = tl.load({self._ring(j, link, slot, f'across{j}')})")
         for q in weights:
             text(f"b{j}_{q} = tl.load(weight{j} + {q * wide * loop.wide[b]} + down{j} * {loop.wide[b]} + n{b})")
         self._cut(f"a{j}", f"a{j}", len(pieces))
@@ -141,10 +210,16 @@ class _Printer:
         text.depth -= 1
         return f"sum{j}"
 
+    def _of_axonal(self, j: int, link: LinkPlan) -> str:
+        """The sequence in which a streamed product of link ``j`` finds this step's values."""
+        if not self.back:
+            return f"passed{j}"
+        return f"d_product{j}" if link.dendritic else f"late{j}"
+
     def _turn(self) -> None:
         """Begin a step: what was sent in the one before is what arrives now, whichever cell comes first."""
         for j, link in enumerate(self.plan.links):
-            if self.loop.resident(self.back) and link.delay:
+            if self.loop.resident(self.back) and link.delay and not link.axonal:
                 self.text(*(f"before{j}_{p} = sent{j}_{p}" for p in range(self._pieces(link))))
 
     def _places(self, i: int) -> dict[str, str]:
@@ -224,12 +299,13 @@ class _Printer:
             results = (*program.next_state.values(), program.output)
             stores = [(program.output, f"output{i}"), *((n, f"saved{i}_{n}") for n in plan.saved(i))]
             stores += [(v, f"states{i}_{s}") for s, v in program.next_state.items() if plan.keep_states]
-            sums = [self._product(j, link) for j, link in plan.into(i)]
+            sums = [self._arriving(j, link) for j, link in plan.into(i)]
             text(*(f"x{i}_{s} = r{i}_{s}" for s in program.states))
             self._cell(i, program.ops, results, "current", sums, stores)
             text(*(f"r{i}_{s} = {x.whole(v)}" for s, v in program.next_state.items()))
             for j, link in plan.out_of(i):
-                self._send(j, link, x.whole(program.output))
+                if not link.axonal:
+                    self._send(j, link, x.whole(program.output))
         text("row += B")
         text.depth -= 1
         for i, cell in enumerate(plan.cells) if not plan.keep_states else ():
@@ -254,7 +330,7 @@ class _Printer:
             cell, x, size = plan.cells[i], self.values[i], loop.sizes[i]
             program, gradients = cell.program, cell.derivative.gradients
             results = [gradients["current"], *(gradients[s] for s in program.states)]
-            sums = [self._product(j, link) + self._masked(j, link) for j, link in plan.out_of(i)]
+            sums = [self._returning(j, link) for j, link in plan.out_of(i)]
             for s in program.states:
                 arrived = f" + tl.load(d_states{i}_{s} + row * {size} + at{i}, mask=in{i}, other=0.0)"
                 text(f"x{i}_{gradient_name(s)} = r{i}_{s}{arrived if plan.keep_states else ''}")
@@ -263,7 +339,7 @@ class _Printer:
             self._cell(i, prune(cell.derivative.ops, results), results, OUTPUT_GRADIENT, sums, stores)
             text(*(f"r{i}_{s} = {x.whole(v)}" for s, v in zip(program.states, results[1:], strict=True)))
             for j, link in plan.into(i):
-                self._send(j, link, x.whole(results[0]))
+                self._send_back(j, link, x.whole(results[0]))
         text("row -= B")
         text.depth -= 1
         for i, cell in enumerate(plan.cells):

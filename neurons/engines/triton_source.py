@@ -37,10 +37,11 @@ class Text:
         self(head)
         self.depth += 1
 
-    def kernel(self, head: str) -> None:
+    def kernel(self, head: str, numbers: Sequence[str] = ()) -> None:
         """Begin a kernel; its whole numbers are no reason to compile it again."""
         self.depth = 0
-        self("", "", '@triton.jit(do_not_specialize=["T", "B"])')
+        listed = ", ".join(f'"{n}"' for n in ("T", "B", *numbers))
+        self("", "", f"@triton.jit(do_not_specialize=[{listed}])")
         self.block(head)
 
     def __str__(self) -> str:

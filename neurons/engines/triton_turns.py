@@ -180,7 +180,7 @@ def backward_by_turns(plan: Plan, given: Mapping[str, Tensor], out: dict[str, Te
                 delayed[j].send(span)
     for j, link in enumerate(plan.links):
         if link.timed or link.retimed:
-            delayed[j].of_gains()
+            gains_gradient(j, link, given, out, delayed[j].line if link.timed else None)
 
 
 def _add_back(total: Tensor, grad: Tensor, weight: Tensor, delay: int, span: slice, mask: Tensor | None) -> Tensor:
@@ -258,10 +258,20 @@ class _DelayedBackward:
             if self.mask is not None:
                 back.mul_(self.mask)
 
-    def of_gains(self) -> None:
-        """The gradients of what axonal and dendritic delays multiply by."""
-        if self.link.timed:
-            output = self.given[f"output{self.link.source}"]
-            self.out[f"d_gains{self.j}"] = self.axonal.of_gains(output, self.line)
-        if self.link.retimed:
-            self.out[f"d_shares{self.j}"] = self.dendritic.of_gains(self.given[f"product{self.j}"], self.grad)
+
+def gains_gradient(
+    j: int, link: LinkPlan, given: Mapping[str, Tensor], out: dict[str, Tensor], line: Tensor | None
+) -> None:
+    """Put the gradients of what the delays of link ``j`` multiply by into ``out``; ``line`` [T, B, N_source] is that of
+    what axonal ones have moved.
+    """
+    from .triton_delays import Taps
+
+    if line is not None:
+        output = given[f"output{link.source}"]
+        taps = Taps(given[f"offsets{j}"], given[f"gains{j}"], len(output))
+        out[f"d_gains{j}"] = taps.of_gains(output, line)
+    if link.retimed:
+        product = given[f"product{j}"]
+        taps = Taps(given[f"lags{j}"], given[f"shares{j}"], len(product))
+        out[f"d_shares{j}"] = taps.of_gains(product, out[f"d_current{link.target}"])
