@@ -57,6 +57,9 @@ class _FromMatrix(Dense):
         self._options = {}
         self.built = True
 
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "learn": self.matrix.requires_grad}
+
     def extra_repr(self) -> str:
         return f"matrix {tuple(self.matrix.shape)}, learn={self.matrix.requires_grad}"
 
