@@ -4,6 +4,7 @@ from .arrivals import IntConnection
 from .footprint import Footprint, float_footprint, footprint, without_unread
 from .inputs import IntInput, Sensor
 from .integer import IntegerNetwork, IntegerResult, IntPopulation
+from .latency import c_latency
 from .onnx_float import FloatAgreement, export_float_onnx, float_agreement
 from .program import IntOp, IntProgram, IntValue
 from .quantize import check_exportable, quantize
@@ -35,6 +36,7 @@ __all__ = [
     "Verification",
     "VerilogTarget",
     "agreement",
+    "c_latency",
     "check_exportable",
     "export_float_onnx",
     "float_agreement",

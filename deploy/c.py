@@ -231,8 +231,15 @@ class CPrinter:
         inner = ["slot"]
         inner += [f"delay_dendritic_{link}[i]"] if "dendritic" in c.delays else []
         inner += [f"delay_synaptic_{link}[j * {p.size} + i]"] if "synaptic" in c.delays else []
+        weights = self.stored[c.name]
+        shifted = c.source in self.ports and any(self.ports[c.source].shifts)
+        # sources that share a row are added up first, where nothing else tells them apart
+        each = 1 if shifted or {"axonal", "synaptic"} & set(c.delays) else weights.copies[1]
+        row = "j" if each > 1 or weights.copies[1] == 1 else f"(j / {weights.copies[1]})"
         factors = ["(int32_t)source[j]"] if self.counted(c.source) or c.source in self.signed else []
-        if c.source in self.ports and any(self.ports[c.source].shifts):
+        if each > 1:
+            factors = ["sum"]
+        if shifted:
             factors.append(f"((int32_t)1 << shift_{self.node[c.source]}[j])")
         factors += [str(1 << c.shift)] if c.shift else []
         value = [f"            const int32_t value = {' * '.join(factors)};"] if factors else []
@@ -241,16 +248,21 @@ class CPrinter:
         kind = storage(*p.program.acc) if p.depth > 1 else "int32_t"
         place = [f"const int32_t at = {' + '.join(inner)};", f"{kind} *acc = {ring} + (at{wrap}) * {p.size} + i;"]
         body = [*(place if p.depth > 1 else ["int32_t *acc = state->acc + i;"]), f"*acc = ({kind})(*acc + {term});"]
-        weights = self.stored[c.name]
+        one = "source[i]" if self.counted(c.source) or c.source in self.signed else "source[i] != 0"
+        total = [
+            "        int32_t sum = 0;",
+            f"        for (i = {each} * j; i < {each} * j + {each}; ++i) {{ sum += {one}; }}",
+        ]
         return [
             f"static void send_{link}({self.name}_state *state, const {self.carrier(c.source)} *source)",
             "{",
-            f"    int32_t {'j' if weights.kind == 'listed' else 'i, j'};",
-            f"    for (j = 0; j < {self.sizes[c.source]}; ++j) {{",
-            "        if (source[j] != 0) {",
+            "    int32_t i, j;",
+            f"    for (j = 0; j < {self.sizes[c.source] // each}; ++j) {{",
+            *(total if each > 1 else []),
+            f"        if ({'sum' if each > 1 else 'source[j]'} != 0) {{",
             *([f"            const int32_t slot = {' + '.join(outer)};"] if p.depth > 1 else []),
             *value,
-            *(f"            {line}" for line in weights.loop(body, p.size)),
+            *(f"            {line}" for line in weights.loop(body, row)),
             "        }",
             "    }",
             "}",

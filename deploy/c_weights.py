@@ -1,9 +1,10 @@
 """How a connection's weights lie in a C program: every weight, or only those that are not 0, whichever is smaller; in
-bytes, or two in a byte where 4 bits hold them.
+bytes, or two in a byte where 4 bits hold them. Of neurons that are copies of each other the weights lie there once.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,18 +24,24 @@ DOCS = {
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """``weights`` int8 [N_target, N_source] of connection ``name``, as they lie in a C program under ``link``."""
+    """The weights of connection ``name``, as they lie in a C program under ``link``.
+
+    Attributes:
+        weights: int8 [targets, sources], those that are stored. copies: how many neurons in a row, of targets and of
+            sources, share each of them.
+    """
 
     name: str
     link: str
     weights: np.ndarray
     kind: str
     packed: bool
+    copies: tuple[int, int] = (1, 1)
 
     @property
     def plain(self) -> bool:
         """One byte for every weight."""
-        return self.kind == "dense" and not self.packed
+        return self.kind == "dense" and not self.packed and self.copies == (1, 1)
 
     @property
     def bytes(self) -> int:
@@ -46,6 +53,8 @@ class StoredWeights:
         rows, link = self.weights.T, self.link
         sources, targets = rows.shape
         about = DOCS[self.kind].format(targets=targets, sources=sources) + self.packed * "; two weights in a byte, + 8"
+        if self.copies != (1, 1):
+            about += f"; each is {self.copies[0]} neurons, and of the sources {self.copies[1]}"
         lines = [f"/* {self.name}: {about} */"]
         if self.kind == "dense":
             values = _pack(rows) if self.packed else rows
@@ -61,30 +70,41 @@ class StoredWeights:
         target = np.nonzero(rows)[1] if rows.any() else np.zeros(1, int)
         return lines + array(f"static const {_index(targets - 1)} to_{link}[{target.size}]", target)
 
-    def loop(self, body: list[str], targets: int) -> list[str]:
-        """``body`` for every stored weight of source j, with the target in ``i`` and the weight in ``weight``."""
-        link = self.link
+    def loop(self, body: list[str], row: str = "j") -> list[str]:
+        """``body`` for every stored weight of the source ``row``, an expression, with the target neuron in ``i`` and the
+        weight in ``weight``; ``i`` is declared before.
+        """
+        link, targets, each = self.link, len(self.weights), self.copies[0]
+        at, start = ("i", []) if each == 1 else ("g", ["int32_t g;"])
         inner = [f"    {line}" for line in body]
+        if each > 1:
+            inner = [
+                f"    for (i = {each} * g; i < {each} * g + {each}; ++i) {{",
+                *(f"    {x}" for x in inner),
+                "    }",
+            ]
         if self.kind == "dense":
             width = (targets + 1) // 2 if self.packed else targets
-            head = f"const {self._type()} *row = w_{link} + j * {width};"
-            weight = f"const int32_t weight = {'nibble(row, i)' if self.packed else 'row[i]'};"
-            return [head, f"for (i = 0; i < {targets}; ++i) {{", f"    {weight}", *inner, "}"]
+            head = f"const {self._type()} *row = w_{link} + {row} * {width};"
+            weight = f"const int32_t weight = {f'nibble(row, {at})' if self.packed else f'row[{at}]'};"
+            return [*start, head, f"for ({at} = 0; {at} < {targets}; ++{at}) {{", f"    {weight}", *inner, "}"]
         weight = f"const int32_t weight = {f'nibble(w_{link}, e)' if self.packed else f'w_{link}[e]'};"
         if self.kind == "listed":
             return [
-                "int32_t e;",
-                f"for (e = (int32_t)first_{link}[j]; e < (int32_t)first_{link}[j + 1]; ++e) {{",
-                f"    const int32_t i = to_{link}[e];",
+                *start,
+                f"int32_t e = (int32_t)first_{link}[{row}];",
+                f"for (; e < (int32_t)first_{link}[{row} + 1]; ++e) {{",
                 f"    {weight}",
+                f"    {at} = to_{link}[e];",
                 *inner,
                 "}",
             ]
         return [
-            f"const uint8_t *map = map_{link} + j * {(targets + 7) // 8};",
-            f"int32_t e = (int32_t)first_{link}[j];",
-            f"for (i = 0; i < {targets}; ++i) {{",
-            "    if (((map[i >> 3] >> (i & 7)) & 1) != 0) {",
+            *start,
+            f"const uint8_t *map = map_{link} + {row} * {(targets + 7) // 8};",
+            f"int32_t e = (int32_t)first_{link}[{row}];",
+            f"for ({at} = 0; {at} < {targets}; ++{at}) {{",
+            f"    if (((map[{at} >> 3] >> ({at} & 7)) & 1) != 0) {{",
             f"        {weight}",
             *(f"    {line}" for line in inner),
             "        ++e;",
@@ -97,10 +117,22 @@ class StoredWeights:
 
 
 def stored(name: str, link: str, weights: np.ndarray) -> StoredWeights:
-    """The smallest form of ``weights``; of equals the plainer one."""
+    """The smallest form of ``weights`` int8 [N_target, N_source]; of equals the plainer one."""
+    copies = copies_of(weights)
+    weights = weights[:: copies[0], :: copies[1]]
     packed = bool(weights.size) and NIBBLE[0] <= int(weights.min()) and int(weights.max()) <= NIBBLE[1]
     kind = min(KINDS, key=lambda k: (stored_bytes(weights, k, packed), KINDS.index(k)))
-    return StoredWeights(name, link, weights, kind, packed)
+    return StoredWeights(name, link, weights, kind, packed, copies)
+
+
+def copies_of(weights: np.ndarray) -> tuple[int, int]:
+    """How many neurons in a row, of targets and of sources, share all their ``weights`` [N_target, N_source]."""
+    return _equal(weights), _equal(weights.T)
+
+
+def _equal(rows: np.ndarray) -> int:
+    changes = np.flatnonzero((rows[1:] != rows[:-1]).any(1)) + 1
+    return math.gcd(len(rows), *changes.tolist()) if rows.size else 1
 
 
 def stored_bytes(weights: np.ndarray, kind: str, packed: bool) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from ..networks import Network
 from .arrivals import IntConnection
 from .c_text import storage
-from .c_weights import stored
+from .c_weights import copies_of, stored
 from .folding import fold
 from .integer import IntegerNetwork, IntPopulation
 
@@ -48,12 +48,17 @@ def footprint(inet: IntegerNetwork) -> Footprint:
 
 def float_footprint(net: Network) -> Footprint:
     """The same of the float network: 4 bytes for each weight, bias and value of a neuron; batch norm folded in, delays
-    as in integers.
+    as in integers. Of neurons that are copies of each other the weights count once, and of one matrix for many channels
+    those that are not 0.
     """
     weights = delays = tables = 0
     for name in net.populations:
         folded, bias = fold(net, name, f"population {name!r}")
-        weights += sum(FLOAT_BYTES * c.weights.size for c in folded)
+        for c in folded:
+            targets, sources = copies_of(c.weights)
+            once = c.weights[::targets, ::sources]
+            repeats = hasattr(net.connection(c.name.partition("#")[0]), "matrix")
+            weights += FLOAT_BYTES * (int(np.count_nonzero(once)) if repeats else once.size)
         delays += sum(v.nbytes for c in folded for kind, v in c.delays.items() if kind != "uniform")
         values = net.neuron(name).values(net.dt)
         used = [values[p] for p in net.neuron(name).program(net.dt).params]

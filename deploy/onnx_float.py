@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .integer import checked_lengths
 from .names import checked_name
 from .onnx_graph import Graph
 from .onnx_step import Link, Part, StepPrinter
-from .target_onnx import open_model, run_stream, run_windows
+from .target_onnx import latency, open_model, run_stream, run_windows
 from .verify import Stimuli
 
 REAL = np.float32
@@ -147,7 +147,7 @@ class FloatAgreement:
     """ONNX Runtime against torch. ``flip_rate``: differing spikes per spike of torch; ``error``: the largest difference
     of a real output, over the larger of 1 and its size, before a sample's first differing spike; ``same_spikes`` and
     ``same_class``: shares of the samples; ``stream_differing``: spikes in which the single-step model differs from the
-    whole window.
+    whole window; ``figures``: ``classes`` of every sample by ONNX Runtime, the bytes of both files, what they take.
     """
 
     samples: int
@@ -158,6 +158,7 @@ class FloatAgreement:
     same_spikes: float
     same_class: float
     stream_differing: int
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -176,8 +177,9 @@ def float_agreement(
     ends = checked_lengths(lengths, steps, batch)
     folder = Path(folder)
     given = {f"in.{n}": v[: ends.max()] for n, v in inputs.items()}
-    got = run_windows(open_model(folder / f"{name}_float.onnx"), given, ends)
-    stream = run_stream(open_model(folder / f"{name}_float_step.onnx"), given, ends)
+    files = [folder / f"{name}_float.onnx", folder / f"{name}_float_step.onnx"]
+    whole, step = (open_model(path) for path in files)
+    got, stream = run_windows(whole, given, ends), run_stream(step, given, ends)
     training = net.training
     net.eval()
     try:
@@ -203,4 +205,6 @@ def float_agreement(
         batch, spikes, int(flips.sum()), float(flips.sum()) / max(1, spikes), error,
         float(np.mean(flips.sum(0) == 0)), float(np.mean(real.output.argmax(1).cpu().numpy() == got["class"])),
         sum(int(np.sum(got[f"out.{n}"] != stream[f"out.{n}"])) for n in spiking),
+        {"classes": got["class"].tolist(), "bytes": files[0].stat().st_size, "bytes_step": files[1].stat().st_size}
+        | latency(whole, step, given),
     )  # fmt: skip

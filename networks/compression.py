@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from .dense import Dense
 from .network import Network
+from .per_channel import Copies
 
 
 class _Straight(torch.autograd.Function):
@@ -38,6 +39,11 @@ class Compressed:
     bits: int
     siblings: list[Dense]
 
+    def thinned(self) -> dict[str, Tensor]:
+        """What a file holds of a matrix that is repeated."""
+        matrix = getattr(self, "matrix", None)
+        return {} if matrix is None or self.mask is None else {"matrix": matrix * _once(self, self.mask)}
+
 
 _KINDS: dict[type[Dense], type[Dense]] = {}
 
@@ -47,12 +53,13 @@ def compress(net: Network, bits: int = 0, masks: Mapping[str, Tensor] | None = N
 
     What is learned are the weights behind them; ``save_network`` writes the weights as they are used, so that what is
     read back is an ordinary network, and ``quantize`` with the same ``weight_bits`` rounds it to the very numbers that
-    training saw (one matrix for all channels is written as it is, and rounded only then). Calling it again replaces
-    what was asked before; without arguments it ends.
+    training saw (a matrix that is repeated is written without the weights that are out, and rounded only then). Calling
+    it again replaces what was asked before; without arguments it ends.
 
     Args:
         bits: 2 to 8; 0: not rounded.
-        masks: by connection [N_target, N_source], 1 where a weight stays and 0 where it is out.
+        masks: by connection [N_target, N_source], 1 where a weight stays and 0 where it is out; of ``Copies`` the same
+            for all copies.
 
     Raises:
         ConfigError: for other bits, or masks that do not fit.
@@ -66,8 +73,11 @@ def compress(net: Network, bits: int = 0, masks: Mapping[str, Tensor] | None = N
         weight = net.connection(key).weight
         if mask.shape != weight.shape or not bool(((mask == 0) | (mask == 1)).all()):
             raise ConfigError(f"compress: the mask of {key!r} must be zeros and ones {tuple(weight.shape)}")
-        if "weight" not in dict(net.connection(key).named_parameters()):
+        if not _own_weights(net.connection(key)):
             raise ConfigError(f"compress: {key!r} repeats one matrix; its weights cannot be taken out one by one")
+        connection = net.connection(key)
+        if not torch.equal(_every(connection, _once(connection, mask)), mask):
+            raise ConfigError(f"compress: the mask of {key!r} must be the same for all copies")
     for name in net.populations:
         into = [net.connection(key) for _, _, key in net.graph.in_edges(name, keys=True)]
         for connection in into:
@@ -82,7 +92,9 @@ def compress(net: Network, bits: int = 0, masks: Mapping[str, Tensor] | None = N
             own = type(connection)
             connection.__dict__ |= {"own": own, "bits": bits, "siblings": [net.connection(k) for k in keys]}
             if own not in _KINDS:
-                _KINDS[own] = type(f"Compressed{own.__name__}", (Compressed, own), {"weight": property(_used)})
+                # also where an engine asks for the smaller matrix behind the weights
+                used = {"weight": property(_used), "shared": lambda c: (_used(c), (1, 1))}
+                _KINDS[own] = type(f"Compressed{own.__name__}", (Compressed, own), used)
             connection.__class__ = _KINDS[own]
 
 
@@ -120,18 +132,18 @@ def _gain(connection: Any) -> Tensor:
 def magnitude_masks(net: Network, share: float) -> dict[str, Tensor]:
     """Masks that take out the ``share`` of the weights of each connection that are smallest, batch norm folded in.
 
-    Weights that all channels share (``PerChannel``, ``Copies``) stay. Raises :class:`ConfigError` for a share outside
-    [0, 1).
+    Of copies all or none. Weights that channels share (``PerChannel``) and fixed ones stay. Raises :class:`ConfigError`
+    for a share outside [0, 1).
     """
     _check_share(share)
     masks = {}
     for key in net.connections:
         connection = net.connection(key)
-        if "weight" in dict(connection.named_parameters()):
-            size = (connection.weight.detach() * _gain(connection)).abs().flatten()
-            mask = torch.ones_like(size)
-            mask[size.argsort()[: round(share * len(size))]] = 0.0
-            masks[key] = mask.view_as(connection.weight)
+        if _own_weights(connection):
+            size = _once(connection, (connection.weight.detach() * _gain(connection)).abs())
+            mask = torch.ones_like(size).flatten()
+            mask[size.flatten().argsort()[: round(share * len(mask))]] = 0.0
+            masks[key] = _every(connection, mask.view_as(size))
     return masks
 
 
@@ -141,8 +153,8 @@ def activity_masks(net: Network, spikes: Mapping[str, Tensor], share: float) -> 
     export leaves it out.
 
     Args:
-        spikes: mean spikes of each neuron, by population; others are not pruned. The population that is read out must
-            not be among them.
+        spikes: mean spikes of each neuron, by population; others are not pruned, nor are those whose neurons are copies
+            or share a matrix, as a Legendre memory's. The population that is read out must not be among them.
 
     Raises:
         ConfigError: for a share outside [0, 1), an unknown population, or the one that is read out.
@@ -152,6 +164,11 @@ def activity_masks(net: Network, spikes: Mapping[str, Tensor], share: float) -> 
     for name, rate in spikes.items():
         if name not in net.populations or (net.readout_of and net.readout_of[0] == name):
             raise ConfigError(f"activity_masks: {name!r} is not a population that may lose neurons")
+        into = [net.connection(key) for _, _, key in net.graph.in_edges(name, keys=True)]
+        beyond = [net.connection(key) for _, _, key in net.graph.out_edges(name, keys=True)]
+        alone = [_copies(c)[0] == 1 for c in into] + [_copies(c)[1] == 1 for c in beyond]
+        if not all(alone) or not all(map(_own_weights, into + beyond)):
+            continue
         reach = torch.zeros(net.neuron(name).size)
         for _, _, key in net.graph.out_edges(name, keys=True):
             weight = (net.connection(key).weight.detach() * _gain(net.connection(key))).abs().sum(0)
@@ -162,14 +179,35 @@ def activity_masks(net: Network, spikes: Mapping[str, Tensor], share: float) -> 
     masks = {}
     for a, b, key in net.graph.edges(keys=True):
         connection = net.connection(key)
-        if "weight" in dict(connection.named_parameters()) and (a in out or b in out):
-            mask = torch.ones_like(connection.weight)
+        if _own_weights(connection) and (a in out or b in out):
+            mask = torch.ones_like(connection.weight.detach())
             if b in out:
                 mask *= out[b].to(mask).unsqueeze(1)
             if a in out:
                 mask *= out[a].to(mask).repeat(connection.parts)
             masks[key] = mask
     return masks
+
+
+def _own_weights(connection: Dense) -> bool:
+    """Whether weights can be taken out one by one, all copies of one together."""
+    learned = {name for name, p in connection.named_parameters() if p.requires_grad}
+    return "weight" in dict(connection.named_parameters()) or (isinstance(connection, Copies) and "matrix" in learned)
+
+
+def _copies(connection: Any) -> tuple[int, int]:
+    return (connection.targets, connection.sources) if isinstance(connection, Copies) else (1, 1)
+
+
+def _once(connection: Any, values: Tensor) -> Tensor:
+    """Of ``values`` [N_target, N_source] one for all copies."""
+    targets, sources = _copies(connection)
+    return values[::targets, ::sources]
+
+
+def _every(connection: Any, values: Tensor) -> Tensor:
+    targets, sources = _copies(connection)
+    return values.repeat_interleave(targets, 0).repeat_interleave(sources, 1)
 
 
 def _check_share(share: float) -> None:

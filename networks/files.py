@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import ConfigError, RanvierError, RunError
 from ..files import atomic_path
 from ..neurons import ProgramNeuron, StepProgram
+from .compression import Compressed
 from .delay import Delay, delays_of
 from .dense import Dense
 from .network import Network
@@ -66,6 +67,8 @@ def save_network(net: Network, folder: str | Path) -> None:
             parts = connection.state_dict()
             if "weight" in parts:
                 parts["weight"] = connection.weight  # as it is used, where the network is compressed
+            if isinstance(connection, Compressed):
+                parts |= connection.thinned()
             tensors |= {f"connections.{key}.{part}": tensor for part, tensor in parts.items()}
             for i, delay in enumerate(delays_of(connection)):
                 tensors[f"connections.{key}.delays.{i}.steps"] = delay.whole().to(delay.steps)
@@ -160,10 +163,11 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
 
 def _from_matrix(edge: Mapping[str, Any], matrix: Tensor) -> PerChannel | Copies:
     bias, dropout = edge["bias"] is True, edge["dropout"]
+    learn = edge.get("learn", edge["kind"] == Copies.kind) is True  # older files do not say
     if edge["kind"] == PerChannel.kind:
-        return PerChannel(matrix, bias=bias, dropout=dropout)
+        return PerChannel(matrix, learn, bias=bias, dropout=dropout)
     targets, sources = edge["copies"]
-    return Copies(matrix, targets, sources, learn=False, bias=bias, dropout=dropout)
+    return Copies(matrix, targets, sources, learn, bias, dropout)
 
 
 def _delay(spec: Mapping[str, Any], steps: Tensor, dt: float) -> Delay:

@@ -12,8 +12,8 @@ import torch
 
 from ranvier.deploy import CTarget, IntegerNetwork, footprint, quantize, verify, without_unread
 from ranvier.deploy.c_weights import KINDS, stored, stored_bytes
-from ranvier.networks import Delay, Dense, Network, activity_masks, compress, magnitude_masks
-from ranvier.neurons import LIF, AdLIF, Integrator
+from ranvier.networks import Copies, Delay, Dense, Network, activity_masks, compress, magnitude_masks
+from ranvier.neurons import LIF, AdLIF, Integrator, SigmaDelta
 
 needs_c = pytest.mark.skipif(not (which("cc") or which("gcc")), reason="needs a C compiler")
 
@@ -73,10 +73,49 @@ def test_the_smallest_form_is_taken_and_holds_every_weight() -> None:
             weights[weights == 0] = 1
         form = stored("c", "c", weights)
         assert form.packed == (top == 7)
-        assert form.bytes == min(stored_bytes(weights, kind, form.packed) for kind in KINDS)
+        assert form.bytes == min(stored_bytes(form.weights, kind, form.packed) for kind in KINDS)
         assert np.array_equal(_read(form), weights), (form.kind, form.packed)
         chosen.add(form.kind)
     assert chosen == set(KINDS)
+
+
+def test_copies_lie_there_once() -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(1, 100, (6, 5)).astype(np.int8)
+    for copies in ((4, 1), (1, 3), (4, 3)):
+        whole = np.kron(small, np.ones(copies, np.int8))
+        form = stored("c", "c", whole)
+        assert form.copies == copies and form.bytes == small.size and np.array_equal(_read(form), whole)
+        whole[-1, -1] -= 1  # one that is not a copy
+        assert stored("c", "c", whole).copies == (1, 1)
+
+
+@needs_c
+@pytest.mark.parametrize("delay", [None, "axonal", "dendritic"])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_copies_run_the_same_bits(bits: int, delay: str | None, tmp_path: Path) -> None:
+    """Signed neurons in copies, plain ones that read them, events in copies; in loops and with delays."""
+    torch.manual_seed(0)
+    net = Network(dt=1.0)
+    x, u = net.input(9, name="x", kind="events"), net.population(SigmaDelta(12, v_start=torch.rand(12) - 0.5), name="u")
+    h, y = net.population(LIF(21, threshold=0.4), name="h"), net.population(Integrator(5, tau_mem=10.0), name="y")
+    later = Delay(max=4.0, min=1.0, kind=delay) if delay else None  # type: ignore[arg-type]
+    net.connect(x, u, Copies(torch.randn(3, 3), targets=4, sources=3))
+    loop = net.connection(net.connect(u, u, Dense(gain=1.0, delay=later)))
+    with torch.no_grad():
+        loop.weight.copy_(torch.kron(torch.randn(3, 3) / 5, torch.ones(4, 4)))
+    net.connect(u, h, Copies(torch.randn(21, 3) * (torch.rand(21, 3) > 0.5), sources=4))
+    net.connect(h, u, Copies(torch.randn(3, 21) / 4, targets=4))
+    net.connect(h, y, Dense())
+    net.readout(y, "sum")
+    inet = quantize(net.eval(), spikes(0).clip(0, 1), weight_bits=bits)
+    forms = {c.name: stored(c.name, "c", c.weights).copies for p in inet.populations for c in p.connections}
+    assert forms == {"x_to_u": (4, 3), "u_to_u": (4, 4), "u_to_h": (1, 4), "h_to_u": (4, 1), "h_to_y": (1, 1)}
+    CTarget().export(inet, tmp_path, "net")
+    found = verify(CTarget(), inet, tmp_path, "net", spikes(3).clip(0, 1))
+    counts = (found.differing_spikes, found.differing_readouts, found.differing_states, found.differing_classes)
+    assert counts == (0, 0, 0, 0) and found.passed, found
+    assert -1 in inet.run(spikes(3).clip(0, 1)).outputs["u"]
 
 
 def _read(form: Any) -> np.ndarray:
@@ -104,7 +143,7 @@ def _read(form: Any) -> np.ndarray:
         else:
             for e in range(arrays["first"][j], arrays["first"][j + 1]):
                 got[arrays["to"][e], j] = value(e)
-    return got
+    return np.kron(got, np.ones(form.copies, np.int8))
 
 
 def _width(form: Any, name: str) -> int:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ranvier.deploy import quantize
+from ranvier.deploy import quantize, without_unread
 from ranvier.errors import ConfigError
 from ranvier.networks import (
+    L2MU,
     Dense,
     Network,
     PerChannel,
@@ -91,6 +92,68 @@ def test_gradients_pass_straight_through() -> None:
         if "weight" in name or "matrix" in name:
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
             assert parameter.grad.abs().sum() > 0, name
+
+
+def learned(net: Network) -> set[str]:
+    """Connections whose weights are learned."""
+    return {n.split(".")[1] for n, p in net.named_parameters() if p.requires_grad and "connections" in n}
+
+
+def unit(engine: str = "auto") -> Network:
+    """A Legendre memory unit of signed neurons in copies, every connection of which matters."""
+    torch.manual_seed(0)
+    net = Network(dt=50.0, engine=engine)
+    x = net.input(9, name="x")
+    block = L2MU(net, x, channels=3, order=4, theta=1000.0, hidden=12, copies=4, tau_mem=200.0, threshold=0.5)
+    net.connect(block.hidden, net.population(Integrator(4, tau_mem=100.0), name="y"), Dense())
+    net.readout("y", "mean")
+    with torch.no_grad():
+        net.connection("l2mu_m_to_l2mu_u").matrix.normal_(0, 0.2)
+    return net
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_legendre_memory_unit(bits: int, tmp_path: Path) -> None:
+    """Rounded and thinned: as its file, as its integer model and as its training say; copies stay copies, and the
+    memory whole.
+    """
+    x = counts(steps=40)
+    save_network(unit("eager"), tmp_path / "first")
+    net = load_network(tmp_path / "first")  # what was learned before is still learned
+    assert learned(net) == learned(unit()) and "l2mu_m_to_l2mu_m" not in learned(net)
+    net.engine = "eager"
+    masks = magnitude_masks(net, 0.5)
+    assert set(masks) == set(net.connections) - {"l2mu_m_to_l2mu_m", "l2mu_u_to_l2mu_m"}
+    idle = activity_masks(net, {n: torch.arange(net.neuron(n).size) for n in ("l2mu_u", "l2mu_m", "l2mu_h")}, 0.25)
+    assert "x_to_l2mu_u" not in idle  # of the memory and its input no neuron goes
+    gone = [i for i in range(12) if not idle["l2mu_h_to_y"][:, i].any()]
+    assert len(gone) == 3 and not idle["l2mu_m_to_l2mu_h"][gone].any() and not idle["l2mu_h_to_l2mu_u"][:, gone].any()
+    for key, mask in idle.items():
+        masks[key] = masks[key] * mask
+    compress(net, bits, masks)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(2):
+        net(x).output.square().sum().backward()
+        optimizer.step()
+    net.eval()
+    for key, mask in masks.items():
+        assert not net.connection(key).weight[mask == 0].any(), key
+    save_network(net, tmp_path)
+    back = load_network(tmp_path).eval()
+    first, second = (quantize(n, x, weight_bits=bits) for n in (net, back))
+    for a, b in zip(first.populations, second.populations, strict=True):
+        read = {d.name: d for d in b.connections}
+        for c in a.connections:
+            d = read[c.name]
+            assert np.array_equal(c.weights, d.weights), c.name
+            assert c.name not in masks or not d.weights[masks[c.name].numpy() == 0].any(), c.name
+    less = without_unread(second)
+    assert less.population("l2mu_h").size == 9 and less.population("l2mu_m").size == 48
+    assert np.array_equal(less.run(x.numpy()).readout, second.run(x.numpy()).readout)
+    uneven = torch.ones_like(masks["x_to_l2mu_u"])
+    uneven[1] = 0
+    with pytest.raises(ConfigError, match="the same for all copies"):
+        compress(net, bits, {"x_to_l2mu_u": uneven})
 
 
 def test_what_is_taken_out_stays_out(tmp_path: Path) -> None:
