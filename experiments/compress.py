@@ -1,13 +1,15 @@
 """How small a trained network can be made: weights of 8, 6 and 4 bits with and without training for it, fewer weights,
-fewer neurons, on Ranvier Digits.
+fewer neurons; on Ranvier Digits, or from finished runs of any kind.
 
-One network per seed is trained in float, and every other one begins from it with the same further epochs. Accuracies
-are those of the integer model on the test voices, bytes those of the constants of the C program.
+One network per seed is trained in float, or each of the given runs taken, and every other one begins from it with the
+same further epochs. Accuracies are those of the integer model on the test samples, bytes those of the constants of the
+C program.
 """
 
 from __future__ import annotations
 
 import copy
+import glob
 import html
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +20,21 @@ from rich.console import Console
 from rich.table import Table
 
 from ..deploy import IntegerNetwork, float_footprint, footprint
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from ..files import atomic_path
 from ..networks import Network, load_network
 from . import digits, plots
-from .config import Config
+from .compression import further
+from .config import CONFIG_FILE, Config, load_config
 from .data import Split, load_test
-from .evaluation import evaluate
+from .evaluation import Evaluation, evaluate
 from .experiment import Experiment, train
 from .frontier import frontier, svg
-from .runs import is_helper, locked, resumed_runs, write_json
+from .runs import is_helper, locked, resumed_runs, runs_root, write_json
 from .workflow import golden_run, quantized
 
 RESULTS_FILE, REPORT_FILE, PLOT_FILE = "results.json", "report.html", "compress.svg"
 SEEDS = 3
-FURTHER, FURTHER_LR = 16, 1e-3
 BASE = "float"
 
 
@@ -87,17 +89,21 @@ def measure(net: Network, inet: IntegerNetwork | None, test: Split, console: Con
     weights = [net.connection(k).weight.detach() for k in net.connections]
     values: dict[str, Any] = {
         "float_accuracy": found.accuracy,
+        "float_macro_f1": found.macro_f1,
         "spikes_per_sample": found.spikes_per_sample,
         "float_bytes": size.total,
         "weights": sum(int((w != 0).sum()) for w in weights),
         "accuracy": None,
+        "macro_f1": None,
         "bytes": None,
     }
     if inet is not None:
         golden = golden_run(inet, test, console)[2]
+        exact = Evaluation(test.labels, golden.classes, golden.readout, test.classes)
         own = footprint(inet)
         values |= {
-            "accuracy": float((golden.classes == test.labels).mean()),
+            "accuracy": exact.accuracy,
+            "macro_f1": exact.macro_f1,
             "bytes": own.total,
             "weight_bytes": own.weights,
             "table_bytes": own.tables,
@@ -105,32 +111,53 @@ def measure(net: Network, inet: IntegerNetwork | None, test: Split, console: Con
     return values
 
 
-def run_one(variant: Variant | None, seed: int, config: Config, folder: Path, console: Console) -> dict[str, Any]:
-    """Train (or only round) one network and measure it; None is the float network that all begin from."""
-    base = folder / f"seed-{seed}" / BASE
-    own = copy.deepcopy(config)
-    own.training.seed = seed
+def bases(config: Config, folder: Path) -> dict[str, Path]:
+    """By name the folders of the float networks that all begin from: those of ``compression.start``, a run or a pattern
+    of runs, or one for each seed in ``folder``.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    start = config.compression.start
+    if not start:
+        seeds = range(config.training.seed, config.training.seed + SEEDS)
+        return {f"seed-{s}": folder / f"seed-{s}" / BASE for s in seeds}
+    patterns = (start, str(runs_root() / start))
+    places = [Path(p) for pattern in patterns for p in glob.glob(pattern)]  # noqa: PTH207, which takes no whole paths
+    found = {p.resolve().name: p for p in reversed(places) if (p / CONFIG_FILE).is_file()}
+    if not found:
+        raise RunError(f"there is no run {start!r} (compression.start), neither as a path nor in {runs_root()}")
+    return dict(sorted(found.items()))
+
+
+def run_one(
+    variant: Variant | None, base: str, origin: Path, config: Config, folder: Path, console: Console
+) -> dict[str, Any]:
+    """Train (or only round) the network ``base``, whose float form lies in ``origin``, and measure it; None is the
+    float network itself.
+    """
     name = BASE if variant is None else variant.name
-    place = base if variant is None or variant.rounded else base.with_name(name)
-    if variant is not None and not variant.rounded:
-        own.training.epochs, own.training.lr = FURTHER, FURTHER_LR
-        c = own.compression
-        c.start, c.bits, c.prune, c.prune_neurons = str(base.resolve()), variant.bits, variant.prune, variant.neurons
-    if variant is None or not variant.rounded:
+    place = origin if variant is None or variant.rounded else folder / base / name
+    if variant is None and not config.compression.start:
+        own = copy.deepcopy(config)
+        own.training.seed = int(base.removeprefix("seed-"))
         train(own, place, console)
-    net, test = load_network(place), load_test(own)
+    elif variant is not None and not variant.rounded:
+        train(further(origin, variant.bits, variant.prune, variant.neurons), place, console)
+    net, test = load_network(place), load_test(load_config(place))
     inet = None
     if variant is not None and variant.name != "further":
         inet = quantized(place, net, console, variant.rounded)
-    return {"variant": name, "seed": seed, **measure(net, inet, test, console)}
+    return {"variant": name, "base": base, **measure(net, inet, test, console)}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """By variant: means over seeds; ``loss``: points below the float network that was trained as long (mean and
-    standard deviation of the differences by seed); ``smaller``: how many times fewer bytes than the float network.
+    """By variant: means over the networks that all began from; ``loss``: points below the float network that was
+    trained as long (mean and standard deviation of the differences); ``smaller``: how many times fewer bytes than the
+    float network.
     """
     table: dict[str, Any] = {}
-    reference = {r["seed"]: r for r in runs if r["variant"] == "further"}
+    reference = {r["base"]: r for r in runs if r["variant"] == "further"}
     for name in (BASE, *(v.name for v in VARIANTS)):
         own = [r for r in runs if r["variant"] == name]
         if not own:
@@ -138,13 +165,15 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         best = [r["float_accuracy"] if r["accuracy"] is None else r["accuracy"] for r in own]
         size = [r["float_bytes"] if r["bytes"] is None else r["bytes"] for r in own]
         lost = [
-            100 * (reference[r["seed"]]["float_accuracy"] - a)
+            100 * (reference[r["base"]]["float_accuracy"] - a)
             for r, a in zip(own, best, strict=True)
-            if r["seed"] in reference
+            if r["base"] in reference
         ]
+        fair = [r.get("float_macro_f1") if r.get("macro_f1") is None else r["macro_f1"] for r in own]
         table[name] = {
-            "seeds": len(own),
+            "networks": len(own),
             "accuracy": _spread(best),
+            "macro_f1": _spread([f for f in fair if f is not None]),
             "loss": _spread(lost),
             "bytes": float(np.mean(size)),
             "weights": float(np.mean([r["weights"] for r in own])),
@@ -159,16 +188,17 @@ def _spread(values: list[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
-def rows_of(found: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """The table: what, accuracy, points lost, bytes, times smaller."""
+def rows_of(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The table: what, accuracy, macro-F1, points lost, bytes, times smaller."""
     docs = {BASE: "float", **{v.name: v.doc for v in VARIANTS}}
     lines = []
     for name, own in found.items():
-        accuracy, loss = own["accuracy"], own["loss"]
+        accuracy, fair, loss = own["accuracy"], own["macro_f1"], own["loss"]
         lines.append(
             (
                 docs[name],
                 f"{100 * accuracy['mean']:.1f} ± {100 * (accuracy['sd'] or 0):.1f}",
+                "" if fair["mean"] is None else f"{fair['mean']:.3f}",
                 "" if loss["mean"] is None else f"{loss['mean']:+.1f} ± {loss['sd'] or 0:.1f}",
                 f"{own['bytes']:,.0f}",
                 f"{own['smaller']:.2f}",
@@ -177,7 +207,7 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
     return lines
 
 
-HEAD = ("network", "test accuracy, %", "points lost", "bytes", "times smaller")
+HEAD = ("network", "test accuracy, %", "macro-F1", "points lost", "bytes", "times smaller")
 
 
 def points(found: dict[str, Any]) -> dict[str, list[tuple[float, float, str]]]:
@@ -222,20 +252,23 @@ def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> Non
     path = folder / RESULTS_FILE
     with locked(folder):
         runs = resumed_runs(path, config, overwrite)
-        done = {(r["variant"], r["seed"]) for r in runs}
-        for seed in range(config.training.seed, config.training.seed + SEEDS):
-            for variant in (None, *VARIANTS):
-                if ((BASE if variant is None else variant.name), seed) not in done:
-                    runs.append(run_one(variant, seed, config, folder, console))
+        done = {(r["variant"], r["base"]) for r in runs}
+        for variant in (None, *VARIANTS):
+            for base, origin in bases(config, folder).items():
+                if ((BASE if variant is None else variant.name), base) not in done:
+                    runs.append(run_one(variant, base, origin, config, folder, console))
                     write_json(path, summary(runs))
         found = summary(runs)["summary"]
         report = write_report(folder, found)
-    table = Table(*HEAD, title="Ranvier Digits on few bytes")
+    table = Table(*HEAD, title=f"{config.compression.start or 'Ranvier Digits'} on few bytes")
     for row in rows_of(found):
         table.add_row(*row)
     console.print(table, f"{report}", sep="\n")
 
 
 EXPERIMENT = Experiment(
-    "compress", "Ranvier Digits on few bytes: 8, 6 and 4 bits, fewer weights, fewer neurons", defaults, _run
+    "compress",
+    "8, 6 and 4 bits, fewer weights, fewer neurons: Ranvier Digits, or compression.start=RUNS",
+    defaults,
+    _run,
 )

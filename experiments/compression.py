@@ -75,19 +75,32 @@ def compress_run(
         RunError: the run is not finished, or the new folder holds another.
         ConfigError: for values out of range.
     """
-    from .config import checked
     from .experiment import train
 
     folder = find_run(run)
+    config = further(folder, bits, prune, prune_neurons, epochs, lr)
+    new = _folder(folder, out, config)
+    return {"run": str(new), **train(config, new, console)}
+
+
+def further(
+    folder: Path,
+    bits: int = 0,
+    prune: float = 0.0,
+    prune_neurons: float = 0.0,
+    epochs: int | None = None,
+    lr: float | None = None,
+) -> Config:
+    """The settings with which the finished run in ``folder`` is trained further; as for :func:`compress_run`."""
+    from .config import checked
+
     if not (folder / METRICS_FILE).is_file():
         raise RunError(f"{folder} has not finished its training; `ranvier train` goes on with it")
     config = copy.deepcopy(load_config(folder))
     c, t = config.compression, config.training
     c.start, c.bits, c.prune, c.prune_neurons = str(folder.resolve()), bits, prune, prune_neurons
     t.epochs, t.lr = epochs or math.ceil(EPOCHS_SHARE * t.epochs), lr or LR_SHARE * t.lr
-    config = checked(config, "compress")
-    new = _folder(folder, out, config)
-    return {"run": str(new), **train(config, new, console)}
+    return checked(config, "compress")
 
 
 def _folder(folder: Path, out: str | None, config: Config) -> Path:

@@ -21,6 +21,7 @@ from ..deploy import (
     IntegerResult,
     export_float_onnx,
     float_agreement,
+    float_footprint,
     footprint,
     quantize,
     verify,
@@ -32,7 +33,8 @@ from ..networks.files import WEIGHTS_FILE
 from .callbacks import progress
 from .config import load_config
 from .data import Split, load_test, load_training
-from .evaluation import evaluate
+from .evaluation import Evaluation, evaluate
+from .raw_samples import raw
 from .runs import METRICS_FILE, find_run, read_json, write_json
 
 EXPORT_FILE = "export.json"
@@ -87,20 +89,27 @@ def eval_run(run: str | Path, which: str, console: Console) -> dict[str, Any]:
     }
 
 
-def quantized(folder: Path, net: Network, console: Console, weight_bits: int = 0) -> IntegerNetwork:
+def quantized(
+    folder: Path, net: Network, console: Console, weight_bits: int = 0, lsb: Sequence[float] = ()
+) -> IntegerNetwork:
     """The integer form of a run's network, calibrated on training samples; ``weight_bits``: by default those that it
-    was trained for, or 8.
+    was trained for, or 8; ``lsb``: it takes the sensor's own numbers, see :func:`export_run`.
 
     Raises:
-        ExportError: naming what has no integer form.
+        ExportError: naming what has no integer form. ConfigError: ``lsb`` does not fit.
     """
     config = load_config(folder)
     training, _ = load_training(config)
+    sensors = {}
+    if lsb:
+        training = raw(training, lsb)
+        sensors = {net.inputs[0]: training.sensor}
     rows = np.random.default_rng(0).permutation(len(training))[:CALIBRATION_SAMPLES]
     batch = training.batch(np.sort(rows))
     with console.status("Quantising"):
         lengths = None if batch.lengths is None else batch.lengths.numpy()
-        inet = quantize(net, batch.counts, lengths, weight_bits=weight_bits or config.compression.bits or 8)
+        bits = weight_bits or config.compression.bits or 8
+        inet = quantize(net, batch.counts, lengths, weight_bits=bits, sensors=sensors)
     return without_unread(inet) if config.compression.prune_neurons else inet
 
 
@@ -147,26 +156,40 @@ def artefact_name(folder: Path) -> str:
     return name if name[:1].isalpha() else f"net_{name}"
 
 
-def export_run(run: str | Path, targets: Sequence[str], console: Console, out: Path | None = None) -> dict[str, Any]:
+def export_run(
+    run: str | Path, targets: Sequence[str], console: Console, out: Path | None = None, lsb: Sequence[float] = ()
+) -> dict[str, Any]:
     """Quantise a run's network and write it for each target into ``RUN/TARGET`` (or ``out/TARGET``).
 
+    Args:
+        lsb: for a run on sensor recordings: what one of the sensor's numbers is in their unit, one number or one per
+            axis. The device then takes the sensor's own 16-bit numbers, and the normalisation is in weights and biases.
+            By default it takes normalised numbers.
+
     Returns:
-        What `ranvier export --json` prints and ``export.json`` keeps: ``run``, ``samples`` (test), ``accuracy`` of
-        the integer model on them, ``float_accuracy``, ``same_class`` (share of samples with the same answer),
+        What `ranvier export --json` prints and ``export.json`` keeps: ``run``, ``samples`` (test), ``accuracy`` and
+        ``macro_f1`` of the integer model on them, ``float_accuracy``, ``float_macro_f1``, ``same_class`` (share of
+        samples with the same answer),
         ``params``, ``spikes_per_sample`` of the integer model, ``float_spikes_per_sample``, ``spikes_per_population``
         and ``spike_ratio`` (integer / float) by population, ``bytes`` and ``ram`` of the C program (None where it was
         not exported or there is no compiler), ``weight_bits``, ``constants`` (bytes of weights, delays, scales, biases
-        and other tables as C stores them), ``files`` by target.
+        and other tables as C stores them), ``float_constants`` (4 bytes for each of the float network's), ``lsb``,
+        ``files`` by target.
 
     Raises:
-        ConfigError: an unknown target, naming the nearest.
+        ConfigError: an unknown target, naming the nearest; or ``lsb`` does not fit.
         ExportError: the network has no integer form; nothing is written.
     """
     names, folder = _targets(targets), find_run(run)
     net, split = load_network(folder), open_split(folder)
-    inet = quantized(folder, net, console)
-    counts, lengths, golden = golden_run(inet, split, console)
+    path = folder / EXPORT_FILE
+    if out is None and path.is_file() and list(read_json(path).get("lsb", ())) != list(lsb):
+        # what is there takes other numbers, and must not be taken for this network's
+        names += [n for n in TARGETS if n not in names and (folder / n).is_dir()]
+    inet = quantized(folder, net, console, lsb=lsb)
+    counts, lengths, golden = golden_run(inet, raw(split, lsb) if lsb else split, console)
     found = evaluate(net, split, console)
+    exact = Evaluation(split.labels, golden.classes, golden.readout, split.classes)
     inet.save(folder / INTEGER_FOLDER)
     files: dict[str, list[str]] = {}
     sizes: dict[str, int | None] = {"bytes": None, "ram": None}
@@ -193,8 +216,10 @@ def export_run(run: str | Path, targets: Sequence[str], console: Console, out: P
     values = {
         "run": str(folder),
         "samples": len(split),
-        "accuracy": float((golden.classes == split.labels).mean()),
+        "accuracy": exact.accuracy,
+        "macro_f1": exact.macro_f1,
         "float_accuracy": found.accuracy,
+        "float_macro_f1": found.macro_f1,
         "same_class": float((golden.classes == found.predictions).mean()),
         "params": count_parameters(folder, net),
         "spikes_per_sample": sum(spikes.values()),
@@ -204,9 +229,11 @@ def export_run(run: str | Path, targets: Sequence[str], console: Console, out: P
         **sizes,
         "weight_bits": inet.notes.get("weight_bits", 8),
         "constants": footprint(inet).total,
+        "float_constants": float_footprint(net).total,
+        "lsb": list(lsb),
         "files": files,
     }
-    write_json(folder / EXPORT_FILE, values)
+    write_json(path, values)
     return values
 
 
@@ -238,10 +265,10 @@ def verify_run(
     stale = path.is_file() and (folder / WEIGHTS_FILE).stat().st_mtime > path.stat().st_mtime
     missing = [n for n in names if stale or not (folder / n).is_dir()]
     if missing or not exported:
-        exported = export_run(folder, missing or names, console)
+        exported = export_run(folder, missing or names, console, lsb=exported.get("lsb", ()))
     inet = IntegerNetwork.load(folder / INTEGER_FOLDER)
-    split = open_split(folder)
-    counts, lengths, golden = golden_run(inet, split, console)
+    split, lsb = open_split(folder), exported.get("lsb", ())
+    counts, lengths, golden = golden_run(inet, raw(split, lsb) if lsb else split, console)
     found: dict[str, Any] = {}
     for name in names:
         asked = samples.get(name) if isinstance(samples, Mapping) else samples
@@ -253,8 +280,12 @@ def verify_run(
             )
             if name == "onnx" and result.differing_spikes is not None:
                 ends = None if lengths is None else lengths[:n]
-                close = float_agreement(load_network(folder), folder / name, title, counts[:, :n], ends)
-                result.figures["float"] = close.to_json()
+                real = inet.inputs[0].real(counts[:, :n]) if lsb else counts[:, :n]
+                close = float_agreement(load_network(folder), folder / name, title, real, ends).to_json()
+                figures = close.pop("figures")
+                said = Evaluation(split.labels[:n], np.array(figures.pop("classes")), golden.readout, split.classes)
+                close |= figures | {"accuracy": said.accuracy, "macro_f1": said.macro_f1}
+                result.figures["float"] = close
         found[name] = {"samples": n} | result.to_json() | ({"samples": 0} if result.differing_spikes is None else {})
     total = [t["differing_spikes"] for t in found.values()]
     reasons = [f"{n}: {t['reason']}" for n, t in found.items() if t["reason"]]

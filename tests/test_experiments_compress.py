@@ -84,7 +84,7 @@ def test_refused(run: Path, tmp_path: Path) -> None:
 
 def result(variant: str, seed: int, real: float, whole: float | None, size: int | None) -> dict[str, object]:
     return {
-        "variant": variant, "seed": seed, "float_accuracy": real, "accuracy": whole, "float_bytes": 1000, "bytes": size,
+        "variant": variant, "base": f"seed-{seed}", "float_accuracy": real, "accuracy": whole, "float_bytes": 1000, "bytes": size,
         "weights": 10, "spikes_per_sample": 1.0,
     }  # fmt: skip
 
@@ -105,7 +105,6 @@ def test_losses_are_against_the_float_network_trained_as_long() -> None:
 
 def test_the_experiment_goes_on_where_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compress, "SEEDS", 1)
-    monkeypatch.setattr(compress, "FURTHER", 1)
     monkeypatch.setattr(compress, "VARIANTS", (compress.VARIANTS[0], compress.VARIANTS[3], compress.VARIANTS[6]))
     config, folder = tiny(tmp_path), tmp_path / "all"
     config.training.epochs = 2

@@ -39,6 +39,10 @@ _debug = False
 Run = Annotated[str, typer.Argument(help="A run: its folder, or its name in runs/.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Target = Annotated[list[str], typer.Option("--target", "-t", help="c, onnx or verilog; may be given more than once.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="c, onnx or verilog; may be given more than once. By default all."),
+]
 
 
 @app.callback()
@@ -186,15 +190,53 @@ def evaluate(
 @app.command()
 def export(
     run: Run,
-    target: Target,
+    target: Targets = None,
     as_json: Json = False,
     folder: Annotated[Path | None, typer.Option("--out", help="Where to write; by default RUN/TARGET.")] = None,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table",
+            help="Compare each with the integer model too, on the whole test set, measure latency and memory, and "
+            "write the table as RUN/edge.md and edge.json. Exit code 1 if anything differs.",
+        ),
+    ] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --table: run Verilog on the first so many test samples; by default 50."),
+    ] = None,
+    sensor: Annotated[
+        str | None,
+        typer.Option(
+            help="The device takes the sensor's own 16-bit numbers: what one of them is in the recordings' unit, one "
+            "number or one per axis with commas (spsw: one scale for acceleration, one for rotation)."
+        ),
+    ] = None,
 ) -> None:
-    """Quantise a trained network to 8-bit integers and write it as C99, ONNX or SystemVerilog."""
+    """Quantise a trained network to integers and write it as C99, ONNX and SystemVerilog."""
     with _clean_errors():
+        from ranvier.deploy import TARGETS
+        from ranvier.errors import ConfigError
+        from ranvier.experiments.edge import edge_run, page
         from ranvier.experiments.workflow import export_run
 
-        _print(export_run(run, target, log, folder), as_json, f"{run}, exported")
+        try:
+            lsb = [float(v) for v in sensor.split(",")] if sensor else []
+        except ValueError:
+            raise ConfigError(f"--sensor takes numbers with commas, got {sensor!r}") from None
+        names = target or list(TARGETS)
+        if not table:
+            _print(export_run(run, names, log, folder, lsb), as_json, f"{run}, exported")
+            return
+        if folder is not None:
+            raise ConfigError("--table measures what lies in the run folder; leave out --out")
+        found = edge_run(run, names, log, lsb, samples)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            out.print(page(found), soft_wrap=True, markup=False)
+        if not found["passed"]:
+            raise typer.Exit(1)
 
 
 @app.command()
