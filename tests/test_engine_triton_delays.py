@@ -62,6 +62,13 @@ def test_gradients_in_one_kernel_are_the_finite_differences(way: str, form: str)
     twins.agree(problem.gradients("triton", torch.float32), problem.slopes(), 1e-3)
 
 
+@interpreted
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_of_feed_forward_delays_are_the_finite_differences(form: str) -> None:
+    problem = twins.Problem(twins.network(form, recurrent=False))
+    twins.agree(problem.gradients("triton", torch.float32), problem.slopes(), 1e-3)
+
+
 def grid_net(form: str, high: float = 5.0, low: float | None = None) -> rv.Network:
     """A loop of two populations whose weights, delays and decays lie on a dyadic grid, so that sums are exact."""
     g = torch.Generator().manual_seed(2)

@@ -139,7 +139,7 @@ class Loop:
                 found |= {f"d_product{j}": link.target} if link.dendritic else {}
                 found |= {f"line{j}": link.source} if link.axonal else {}
             elif link.delayed:
-                found |= {f"passed{j}": link.source} if link.axonal else {}
+                found |= {f"passed{j}": link.source} if link.axonal and not self.resident(backward) else {}
                 found |= {f"product{j}": link.target} if link.dendritic else {}
         return {n: i for n, i in found.items() if n not in self.plan.results}
 
