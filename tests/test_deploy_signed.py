@@ -1,4 +1,4 @@
-"""Signed spikes, and the Legendre memory unit made of them, on every target."""
+"""Signed spikes on every target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from ranvier.deploy import CTarget, IntegerNetwork, OnnxTarget, Target, VerilogTarget, agreement, quantize, verify
 from ranvier.errors import ExportError
-from ranvier.networks import L2MU, Delay, Dense, Network
+from ranvier.networks import Delay, Dense, Network
 from ranvier.neurons import LIF, Integrator, Neuron, SigmaDelta, State, fire
 
 TARGETS: list[Any] = [
@@ -55,30 +55,6 @@ def network(delay: Delay | None = None) -> Network:
     return net.eval()
 
 
-def memory(kind: str, kind_of_input: str = "samples") -> Network:
-    torch.manual_seed(0)
-    net = Network(dt=50.0)
-    x = net.input(6, name="x", kind=kind_of_input)
-    copies = 3 if kind == "sigma_delta" else None
-    threshold = {"memory_input": 0.3, "memory": 0.1, "hidden": 1.0, "output": 1.0}
-    block = L2MU(
-        net,
-        x,
-        channels=3,
-        order=4,
-        theta=1000.0,
-        hidden=12,
-        memory=kind,
-        copies=copies,
-        threshold=threshold,
-        tau_mem=200.0,
-    )
-    y = net.population(Integrator(5, tau_mem=500.0), name="y")
-    net.connect(block.hidden, y, Dense())
-    net.readout(y, "mean")
-    return net.eval()
-
-
 def check(target: Target, inet: IntegerNetwork, folder: Path, x: Any) -> None:
     target.export(inet, folder, "net")
     found = verify(target, inet, folder, "net", x, ENDS)
@@ -100,23 +76,6 @@ def test_integers_follow_float() -> None:
     net = network()
     found = agreement(net, quantize(net, waves(0, batch=20)), waves(5, batch=40))
     assert found.within and found.same_class > 0.9 and found.float_spikes["u"] > 1000, found
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", ["sigma_delta", "spiking"])
-def test_a_legendre_memory_unit_on_a_device(kind: str, target: Target, tmp_path: Path) -> None:
-    net = memory(kind)
-    inet = quantize(net, waves(0, batch=20))
-    assert agreement(net, inet, waves(5, batch=40)).within
-    check(target, inet, tmp_path, waves(3))
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_memory_of_counts(target: Target, tmp_path: Path) -> None:
-    def counts(seed: int) -> np.ndarray:
-        return np.random.default_rng(seed).integers(0, 4, (40, 6, 6))
-
-    check(target, quantize(memory("sigma_delta", "counts"), counts(0)), tmp_path, counts(3))
 
 
 def test_a_sign_that_is_lost_is_found(tmp_path: Path) -> None:
