@@ -100,6 +100,12 @@ class Dense(nn.Module):
         """What the connection reads now, of each of its delays."""
         return tuple(delay.taps() for delay in delays_of(self))
 
+    def shared(self) -> tuple[Tensor, tuple[int, int]]:
+        """The weights and how many targets and sources in turn have the same, as in :class:`Link`: ``(weight, (1, 1))``
+        where every pair has its own.
+        """
+        return self.weight, (1, 1)
+
     def build(self, n_source: int, n_target: int, loop: bool, label: str) -> None:
         """Allocate the weights; called by ``Network.connect``. Raises :class:`GraphError` if this object is already
         connected.

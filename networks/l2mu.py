@@ -206,14 +206,14 @@ def sigma_delta_memory(
     if copies > 1 and learn:
         raise ConfigError("L2MU: learn_memory needs copies=1: with more, the copies of a value would come apart")
     a, b = memory_matrices(order, theta, net.dt, method, transpose, correlation=correlation)
-    even = torch.full((copies, copies), 1.0 / copies, dtype=a.dtype)
 
     def add(values: int, label: str) -> Node:
         return net.population(SigmaDelta(values * copies, v_start=staggered(copies).repeat(values)), name=label)
 
     u, m = add(channels, f"{name}_u"), add(channels * order, f"{name}_m")
-    net.connect(m, m, PerChannel(torch.kron(a, even), learn=learn))
-    net.connect(u, m, PerChannel(torch.kron(b, even), learn=learn))
+    for source, matrix in ((m, a), (u, b)):
+        whole = Copies(torch.block_diag(*[matrix] * channels), copies, copies, learn=False)
+        net.connect(source, m, whole if copies > 1 else PerChannel(matrix, learn=learn))
     return u, m
 
 

@@ -366,7 +366,8 @@ class Network(nn.Module):
                 connection = self.connection(key)
                 if key in stage.links:
                     mask = connection.source_mask(batch)
-                    links.append(Link(source, target, connection.weight, delay, mask, connection.taps()))
+                    weight, copies = connection.shared()
+                    links.append(Link(source, target, weight, delay, mask, connection.taps(), copies))
                     if connection.bias is not None:
                         parts.append(connection.bias.expand(steps, batch, -1))
                 elif len(connection.delays):

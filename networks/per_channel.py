@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, GraphError
+from ..neurons import repeated
 from .dense import Dense
 
 
@@ -154,8 +155,10 @@ class Copies(_FromMatrix):
             )
 
     def expanded(self) -> Tensor:
-        rows = self.matrix.repeat_interleave(self.targets, 0)
-        return rows.repeat_interleave(self.sources, 1) / self.sources
+        return repeated(self.matrix / self.sources, self.targets, self.sources)
+
+    def shared(self) -> tuple[Tensor, tuple[int, int]]:
+        return self.matrix / self.sources, (self.targets, self.sources)
 
     def spec(self) -> dict[str, Any]:
         return {**super().spec(), "copies": [self.targets, self.sources]}

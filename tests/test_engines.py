@@ -35,6 +35,7 @@ from ranvier.neurons import (
     Link,
     Neuron,
     Parameter,
+    SigmaDelta,
     SlayerExp,
     State,
     StraightThrough,
@@ -122,9 +123,10 @@ class Problem:
         seed: int = 0,
         keep: bool = True,
         scale: float = 1.0,
+        copies: Mapping[int, tuple[int, int]] | None = None,
     ) -> None:
         g = torch.Generator().manual_seed(seed)
-        self.keep, self.links = keep, links
+        self.keep, self.links, self.copies = keep, links, copies or {}
         self.programs = {n: m.program(1.0) for n, m in neurons.items()}
         self.leaves: dict[str, Tensor] = {}
         size = {n: m.size for n, m in neurons.items()}
@@ -140,7 +142,8 @@ class Problem:
             for p, value in neuron.values(1.0).items():
                 self.leaves[f"value {n} {p}"] = value.detach().double()
         for i, (s, t, _, masked) in enumerate(links):
-            self.leaves[f"weight {i}"] = scale * grid(g, size[t], size[s], unit=1 / 32)
+            rows, columns = self.copies.get(i, (1, 1))
+            self.leaves[f"weight {i}"] = scale * grid(g, size[t] // rows, size[s] // columns, unit=1 / 32)
             if masked:
                 mask = torch.randint(0, 2, (batch, size[s]), generator=g).double() * 2
                 self.leaves[f"mask {i}"] = mask
@@ -153,7 +156,10 @@ class Problem:
             for n, t in self.leaves.items()
         }
         cells = [Cell(n, p, {v: leaf[f"value {n} {v}"] for v in p.params}) for n, p in self.programs.items()]
-        links = [Link(s, t, leaf[f"weight {i}"], d, leaf.get(f"mask {i}")) for i, (s, t, d, _) in enumerate(self.links)]
+        links = [
+            Link(s, t, leaf[f"weight {i}"], d, leaf.get(f"mask {i}"), copies=self.copies.get(i, (1, 1)))
+            for i, (s, t, d, _) in enumerate(self.links)
+        ]
         traces = run_stage(
             engine,
             cells,
@@ -186,12 +192,12 @@ def check(problem: Problem, engine: str, tolerance: float = 1e-4) -> None:
     got, grads = problem.run(engine, torch.float32)
     for n, trace in got.items():
         assert trace.output.shape == truth[n].output.shape
-        if problem.programs[n].output_kind == "binary":
+        if problem.programs[n].output_kind != "real":
             assert torch.equal(trace.output, same[n].output), f"{n}: {(trace.output != same[n].output).sum()} differ"
     if any(
         not torch.equal(same[n].output.double(), t.output)
         for n, t in truth.items()
-        if problem.programs[n].output_kind == "binary"
+        if problem.programs[n].output_kind != "real"
     ):
         return  # float32 and float64 part here whatever the engine; the spikes were compared above
     for n, trace in got.items():
@@ -242,6 +248,19 @@ L2MU_LINKS = [
 @given(steps=st.sampled_from([1, 5, 12]), batch=st.sampled_from([1, 3, 5]), seed=st.integers(0, 10_000))
 def test_a_loop_of_three_populations_in_one_kernel(keep: bool, steps: int, batch: int, seed: int) -> None:
     check(Problem(L2MU, L2MU_LINKS, steps, batch, seed, keep=keep), "numba")
+
+
+@settings(max_examples=8)
+@given(
+    steps=st.sampled_from([1, 2, 9]),
+    batch=st.sampled_from([1, 5, 8]),
+    copies=st.sampled_from([2, 4]),
+    seed=st.integers(0, 10_000),
+)
+def test_copies_share_weights_as_if_each_pair_had_them(steps: int, batch: int, copies: int, seed: int) -> None:
+    neurons = {"u": SigmaDelta(2 * copies), "m": SigmaDelta(6 * copies), "h": LIF(7, tau_mem=8.0, integrator="euler")}
+    shared = dict(enumerate([(copies, 1), (copies, copies), (copies, copies), (copies, copies), (1, copies), (1, 1)]))
+    check(Problem(neurons, L2MU_LINKS, steps, batch, seed, copies=shared), "numba")
 
 
 @pytest.mark.parametrize("delays", [(3, 5), (2, 0), (1, 4)])

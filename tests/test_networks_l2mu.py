@@ -110,9 +110,10 @@ def test_the_repaired_memory_by_hand(copies: int) -> None:
     net = build(copies=copies).double()
     a, b = (t.numpy() for t in memory_matrices(ORDER, 6.0))
     for c, value in (("l2mu_m_to_l2mu_m", a), ("l2mu_u_to_l2mu_m", b)):
-        even = np.full((copies, copies), 1 / copies)
-        np.testing.assert_allclose(net.connection(c).matrix.detach(), np.kron(value, even), atol=1e-7)
-        net.connection(c).matrix.data = torch.from_numpy(np.kron(value, even))
+        alike = np.kron(np.eye(CHANNELS), np.kron(value, np.full((copies, copies), 1 / copies)))
+        np.testing.assert_allclose(net.connection(c).weight.detach(), alike, atol=1e-7)
+        shared = value if copies == 1 else np.kron(np.eye(CHANNELS), value)
+        net.connection(c).matrix.data = torch.from_numpy(shared)
     for n, values in (("l2mu_u", CHANNELS), ("l2mu_m", CHANNELS * ORDER)):
         start = (np.arange(copies) + 0.5) / copies - 0.5
         net.neuron(n).v_start.data.copy_(torch.from_numpy(np.tile(start, values)))

@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from ...errors import ConfigError, EngineError
 from .eager import run_eager
-from .stage import FUSED_DTYPES, WORTH_SPARSE, Cell, Link, Trace
+from .stage import FUSED_DTYPES, WORTH_SPARSE, Cell, Link, Trace, repeated
 from .taps import Taps, delayed_product
 
 ENGINES = ("auto", "eager", "numba", "triton", "triton-bf16")
@@ -29,6 +29,7 @@ __all__ = [
     "Trace",
     "available_engines",
     "check_engine",
+    "repeated",
     "run_eager",
     "run_stage",
     "sequence_delayed",
@@ -125,6 +126,8 @@ def run_stage(
         EngineError: if the engine cannot run these tensors.
     """
     chosen = _choose(check_engine(engine), cells, currents, links)
+    if chosen != "numba":
+        links = [link.whole() for link in links]
     if chosen == "eager":
         return run_eager(cells, links, currents, states, history, keep_states)
     from .fused import run_fused

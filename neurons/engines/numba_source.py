@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .numba_cells import cell_backward, cell_forward, cell_gate, cell_restore
-from .plan import Plan
+from .plan import LinkPlan, Plan
 
 
 def numba_source(plan: Plan, dtype: str) -> str:
@@ -33,7 +33,7 @@ def numba_source(plan: Plan, dtype: str) -> str:
         "import numpy as np",
         "from ranvier.neurons.engines.compiled import kernel",
         "from ranvier.neurons.engines.products import (",
-        "    add_product, add_product_where, add_rows, gather, scale)",
+        "    add_copies, add_product, add_product_where, add_rows, gather, scale, sum_copies)",
         "from ranvier.neurons.engines.rings import (",
         "    add_gains, clear, put_ring, read_pairs, read_ring, ring_length, ring_samples, send_pairs,",
         "    send_taps, take_ring)",
@@ -50,7 +50,8 @@ def _gated(plan: Plan, cell: int) -> bool:
     """Whether only part of the recurrent gradient of a cell's output has to be computed."""
     program = plan.cells[cell].program
     compact = program.surrogate is not None and program.surrogate.compact
-    return compact and plan.cells[cell].derivative.gate is not None and plan.sends(cell)
+    sends = any(k.sources == 1 for _, k in plan.out_of(cell))
+    return compact and plan.cells[cell].derivative.gate is not None and sends
 
 
 class _Text:
@@ -130,9 +131,11 @@ def _forward(plan: Plan) -> str:
             w(f"ring{j} = np.zeros((count, ring_length(ahead{j}, tile), size{link.target}), F)")
             continue
         w(
-            f"sent{j} = np.empty((tile * count, size{link.source}), F)",
-            f"index{j} = np.empty(size{link.source}, np.int64)",
+            f"sent{j} = np.empty((tile * count, size{link.source} // {link.sources}), F)",
+            f"index{j} = np.empty(size{link.source} // {link.sources}, np.int64)",
         )
+        if link.targets > 1:
+            w(f"made{j} = np.empty((tile * count, size{link.target} // {link.targets}), F)")
         if link.axonal:
             w(f"line{j} = np.zeros((count, ring_length(offsets{j}, tile), size{link.source}), F)")
         if link.dendritic:
@@ -201,16 +204,21 @@ def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
             if link.delayed:
                 w(f"clear(sent{j}[k * count:(k + 1) * count])")
             else:
-                w(f"gather(sent{j}, k * count, history{source}[history{source}.shape[0] + t, first:last])")
+                w(_sent(link, j, f"history{source}[history{source}.shape[0] + t, first:last]"))
             w.end()
             w.block("else:")
-        w(f"gather(sent{j}, k * count, output{source}[t, first:last])")
+        w(_sent(link, j, f"output{source}[t, first:last]"))
         w.end(bool(link.delay))
-    if link.masked:
+    if link.masked and link.sources == 1:
         w(f"scale(sent{j}, k * count, mask{j}[first:last])")
     if link.axonal and link.learned:
         w(f"passed{j}[start + k, first:last] = sent{j}[k * count:(k + 1) * count]")
     w.end()
+    if link.targets > 1:
+        w(f"clear(made{j}[:ahead * count])")
+        w(f"add_product(made{j}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
+        w(f"add_copies(total{i}[:ahead * count], made{j}[:ahead * count], {link.targets})")
+        return
     if not link.dendritic:
         w(f"add_product(total{i}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
         return
@@ -222,6 +230,13 @@ def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     if link.retimed:
         w(f"product{j}[start + k, first:last] = made{j}[k * count:(k + 1) * count]")
     w.end()
+
+
+def _sent(link: LinkPlan, j: int, rows: str) -> str:
+    if link.sources == 1:
+        return f"gather(sent{j}, k * count, {rows})"
+    rows += f" * mask{j}[first:last]" if link.masked else ""
+    return f"sum_copies(sent{j}, k * count, {rows}, {link.sources})"
 
 
 def _backward(plan: Plan) -> str:
@@ -241,9 +256,11 @@ def _backward(plan: Plan) -> str:
             w(f"ring{j} = np.zeros((ring_length(ahead{j}, tile), size{link.target}, ring_samples(count)), F)")
             continue
         w(
-            f"back{j} = np.empty((tile * count, size{link.target}), F)",
-            f"index{j} = np.empty(size{link.target}, np.int64)",
+            f"back{j} = np.empty((tile * count, size{link.target} // {link.targets}), F)",
+            f"index{j} = np.empty(size{link.target} // {link.targets}, np.int64)",
         )
+        if link.sources > 1:
+            w(f"some{j} = np.empty((tile * count, size{link.source} // {link.sources}), F)")
         if link.axonal:
             w(f"line{j} = {_ring(f'offsets{j}', link.source)}")
             w(f"back_sent{j} = np.empty((tile * count, size{link.source}), F)")
@@ -313,10 +330,19 @@ def _backward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     else:
         back = f"d_product{j}" if link.dendritic else f"d_current{link.target}"
         w.block("for k in range(reached):")
-        w(f"gather(back{j}, k * count, {back}[start + k + {link.delay}, first:last])")
+        rows = f"{back}[start + k + {link.delay}, first:last]"
+        w(
+            f"gather(back{j}, k * count, {rows})"
+            if link.targets == 1
+            else f"sum_copies(back{j}, k * count, {rows}, {link.targets})"
+        )
         w.end()
         rows = f"back{j}[:reached * count], weight{j}"
-        if _gated(plan, i):
+        if link.sources > 1:
+            w(f"clear(some{j}[:reached * count])")
+            w(f"add_product(some{j}[:reached * count], {rows}, index{j})")
+            w(f"add_copies({into}[:reached * count], some{j}[:reached * count], {link.sources})")
+        elif _gated(plan, i):
             w(f"add_product_where({into}[:reached * count], gate{i}_rows[:reached * count], {rows}, transposed{j})")
         else:
             w(f"add_product({into}[:reached * count], {rows}, index{j})")

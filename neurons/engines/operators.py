@@ -51,7 +51,8 @@ def _through_link(plan: Plan, i: int, given: Mapping[str, Tensor], out: dict[str
     out.setdefault(name, torch.zeros_like(history))
     reached = min(link.delay, len(out[f"d_current{link.target}"]))
     if reached:
-        back = out[f"d_current{link.target}"][:reached] @ given[f"weight{i}"]
+        back = copy_sums(out[f"d_current{link.target}"][:reached], link.targets) @ given[f"weight{i}"]
+        back = back if link.sources == 1 else back.repeat_interleave(link.sources, 2)
         first = len(history) - link.delay
         out[name][first : first + reached] += back * given[f"mask{i}"] if link.masked else back
 
@@ -65,6 +66,18 @@ def _weight_gradient(engine: str, d_current: Tensor, sent: Tensor) -> Tensor:
     return d_current.flatten(0, 1).t() @ sent.flatten(0, 1)
 
 
+def copy_sums(values: Tensor, copies: int) -> Tensor:
+    """The sums of every ``copies`` values in turn, [T, B, N / copies] of [T, B, N]."""
+    if copies == 1:
+        return values
+    from .products import sum_copies
+    from .sparse import array
+
+    sums = values.new_empty(*values.shape[:2], values.shape[2] // copies)
+    sum_copies(array(sums.flatten(0, 1)), 0, array(values.flatten(0, 1)), copies)
+    return sums
+
+
 def _link_gradient(plan: Plan, i: int, given: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
     """The gradient of link ``i``'s weight."""
     link = plan.links[i]
@@ -73,10 +86,12 @@ def _link_gradient(plan: Plan, i: int, given: Mapping[str, Tensor], out: Mapping
         return _weight_gradient(plan.engine, grad, given[f"passed{i}"])
     source, history = given[f"output{link.source}"], given[f"history{link.source}"]
     steps = len(grad)
+    grad = copy_sums(grad, link.targets)
     late = max(0, steps - link.delay)
     sent = [history[len(history) - link.delay :][: min(link.delay, steps)], source[:late]]
     if link.masked:
         sent = [s * given[f"mask{i}"] for s in sent]
+    sent = [copy_sums(s, link.sources) for s in sent]
     # one product over all steps and samples; the history has its own, since it is another tensor
     total = _weight_gradient(plan.engine, grad[steps - late :], sent[1])
     if len(sent[0]) and not link.delayed:

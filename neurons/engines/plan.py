@@ -45,7 +45,8 @@ class LinkPlan:
 
     ``learned`` says whether the gradient of its weights is wanted; ``axonal`` and ``dendritic``, that every source and
     every target has delays of its own, ``timed`` and ``retimed`` that the gradients of their gains are; ``pairs``, that
-    every pair has, so that its weights are those amounts that arrive after each of its delays.
+    every pair has, so that its weights are those amounts that arrive after each of its delays. ``targets`` and
+    ``sources`` are the copies of :class:`Link`.
     """
 
     source: int
@@ -58,6 +59,8 @@ class LinkPlan:
     dendritic: bool = False
     retimed: bool = False
     pairs: bool = False
+    targets: int = 1
+    sources: int = 1
 
     @property
     def delayed(self) -> bool:
@@ -109,7 +112,8 @@ class Plan:
         [N] of cell 0, ..., ``weight0`` [N_target, N_source], ``mask0`` [B, N_source], of axonal delays ``offsets0`` and
         ``gains0`` [K, N_source], of dendritic ones ``lags0`` and ``shares0`` [K, N_target], and instead of a weight
         ``amounts0`` and ``offsets0`` [M, N_target, N_source] of pairs' of link 0, ... Of axonal and dendritic delays
-        together the offsets hold the least of the dendritic ones too, which the lags leave out.
+        together the offsets hold the least of the dendritic ones too, which the lags leave out. Weights
+        of copies are as in :class:`Link`.
         """
         names: list[str] = []
         for i, cell in enumerate(self.cells):
@@ -207,6 +211,7 @@ def plan_of(
                 gradients
                 and (k.weight.requires_grad or any(t.gains.requires_grad for t in k.taps if t.kind == "synaptic")),
                 *_delays_of(k, gradients),
+                *k.copies,
             )
             for k in links
         ),
@@ -227,7 +232,7 @@ def _delays_of(link: Link, gradients: bool) -> tuple[bool, bool, bool, bool, boo
 def _plan(
     engine: str,
     cells: tuple[tuple[str, tuple[str, ...]], ...],
-    links: tuple[tuple[int, int, int, bool, bool, bool, bool, bool, bool, bool], ...],
+    links: tuple[tuple[int, int, int, bool, bool, bool, bool, bool, bool, bool, int, int], ...],
     keep_states: bool,
     gradients: bool,
     past: bool,

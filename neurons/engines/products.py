@@ -199,6 +199,29 @@ def gather(rows: Any, offset: int, source: Any) -> None:
 
 
 @kernel()
+def sum_copies(rows: Any, offset: int, source: Any, copies: int) -> None:
+    """Sums of every ``copies`` values in turn of ``source`` [B, copies K] into ``rows`` [R, K] from ``offset``."""
+    for b in range(source.shape[0]):
+        out, row = rows[offset + b], source[b]
+        for k in range(out.shape[0]):
+            total = row[k * copies]
+            for c in range(1, copies):
+                total += row[k * copies + c]
+            out[k] = total
+
+
+@kernel()
+def add_copies(total: Any, rows: Any, copies: int) -> None:
+    """Add each value of ``rows`` [R, K] to ``copies`` values in turn of ``total`` [R, copies K]."""
+    for r in range(rows.shape[0]):
+        out, row = total[r], rows[r]
+        for k in range(row.shape[0]):
+            value = row[k]
+            for c in range(copies):
+                out[k * copies + c] += value
+
+
+@kernel()
 def scale(rows: Any, offset: int, factor: Any) -> None:
     """Multiply the rows from ``offset`` by ``factor`` [B, K]."""
     for b in range(factor.shape[0]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import torch
@@ -31,7 +31,8 @@ class Cell:
 class Link:
     """A connection inside a stage. ``weight`` [N_target, N_source]; ``delay`` in steps; ``mask`` [B, N_source]
     multiplies the source's output. With ``taps`` every source, target or pair has delays of its own, which add up to
-    at least ``delay`` steps.
+    at least ``delay`` steps. With ``copies`` (t, s) the weights are [N_target / t, N_source / s]: every t targets in
+    turn receive the same, from sums over every s sources in turn.
     """
 
     source: str
@@ -40,6 +41,19 @@ class Link:
     delay: int
     mask: Tensor | None = None
     taps: tuple[Taps, ...] = ()
+    copies: tuple[int, int] = (1, 1)
+
+    def whole(self) -> Link:
+        """The same with a weight for every pair."""
+        if self.copies == (1, 1):
+            return self
+        return replace(self, weight=repeated(self.weight, *self.copies), copies=(1, 1))
+
+
+def repeated(weight: Tensor, rows: int, columns: int) -> Tensor:
+    """``weight`` with each row ``rows`` times and each column ``columns`` times in turn."""
+    n, m = weight.shape
+    return weight[:, None, :, None].expand(n, rows, m, columns).reshape(n * rows, m * columns)
 
 
 @dataclass(frozen=True)
