@@ -29,6 +29,7 @@ from ..networks import READOUTS, Network, delay_schedule, delays_of, rate_loss
 from .callbacks import Console, Keeper, SafeCheckpoints, TrainingBar, last_checkpoint
 from .config import Config
 from .data import Batch, Split
+from .evaluation import spiking_names
 from .model import READOUT, hidden_names
 
 EVALUATION_BATCH = 256
@@ -48,6 +49,8 @@ class Classifier(pl.LightningModule):
         self._train, self._valid = train, valid
         self._order: tuple[int, np.ndarray] | None = None
         self._spiking = hidden_names(net)
+        self._rated = spiking_names(net) if config.training.rate_weight else []
+        self._recorded = tuple(dict.fromkeys((READOUT, *self._spiking, *self._rated)))
 
     # -- data ---------------------------------------------------------------------------------------------------------
 
@@ -76,16 +79,16 @@ class Classifier(pl.LightningModule):
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The loss, the output [B, N] that is classified, and the spikes of hidden populations."""
         t = self.config.training
-        result = self.net(batch.counts, lengths=batch.lengths, record=(READOUT, *self._spiking))
+        result = self.net(batch.counts, lengths=batch.lengths, record=self._recorded)
         y, kind = result.recorded.pop(READOUT), self.config.model.readout
         valid = None if batch.lengths is None else torch.arange(len(y), device=y.device).unsqueeze(1) < batch.lengths
         # the training form of the readout also in validation, so that the two losses can be compared
         logits = READOUTS[kind](y.float() if y.dtype != torch.float64 else y, valid, batch.lengths) * t.logit_scale
         loss = functional.cross_entropy(logits, batch.targets.to(logits.dtype), label_smoothing=t.label_smoothing)
         if t.rate_weight:
-            rates = [rate_loss(result.recorded[n], t.rate_low, t.rate_high, batch.lengths) for n in self._spiking]
+            rates = [rate_loss(result.recorded[n], t.rate_low, t.rate_high, batch.lengths) for n in self._rated]
             loss = loss + t.rate_weight * torch.stack(rates).sum()
-        return loss, result.output, result.recorded
+        return loss, result.output, {n: result.recorded[n] for n in self._spiking}
 
     def on_train_epoch_start(self) -> None:
         delay_schedule(self.net, self.current_epoch / self.config.training.epochs)

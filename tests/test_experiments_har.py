@@ -21,7 +21,7 @@ from ranvier.experiments.runs import read_json
 from ranvier.experiments.selection import Candidate
 from ranvier.experiments.spike_costs import spike_costs
 from ranvier.experiments.workflow import export_run, verify_run
-from ranvier.networks import Dense, Network
+from ranvier.networks import Dense, Network, load_network
 from ranvier.neurons import LIF, Integrator
 
 QUIET = Console(quiet=True)
@@ -273,3 +273,14 @@ def test_ridge_tells_the_activities_apart(published: Path) -> None:
     config = settings(published)
     found = har.ridge_scores(config, [1, 2], [3])
     assert found["kernel ridge"]["accuracy"] > 0.7 and set(found) == set(har.RIDGES)
+
+
+def test_the_rate_regulariser_quiets_signed_populations(published: Path, tmp_path: Path) -> None:
+    def rate(*pairs: str) -> float:
+        config = har.fold_config(settings(published, "epochs=10", "lr=0.02", *pairs), [5, 6])
+        folder = tmp_path / ("-".join(pairs) or "plain")
+        har.train_one(config, folder, QUIET)
+        return float(evaluate(load_network(folder), load_test(config)).rates["l2mu_u"].mean())
+
+    loud = rate()
+    assert 0.8 * loud > rate("rate_weight=100", "rate_low=0", f"rate_high={loud / 2}")

@@ -95,3 +95,11 @@ def test_rate_loss_is_the_squared_distance_from_the_band() -> None:
     rate_loss(spikes, 0.1, 0.5).backward()
     assert spikes.grad is not None
     assert (spikes.grad[..., 0] < 0).all() and (spikes.grad[..., 1] > 0).all() and not spikes.grad[..., 2].any()
+
+
+def test_rate_loss_of_signed_spikes_counts_both_signs() -> None:
+    spikes = torch.tensor([[[1.0, -1.0, 0.0]], [[-1.0, 0.0, 0.0]]], requires_grad=True)
+    loss = rate_loss(spikes, 0.0, 0.5)
+    assert loss.item() == pytest.approx(0.5**2 / 3)
+    loss.backward()
+    assert spikes.grad is not None and (spikes.grad[:, 0, 0] * torch.tensor([1.0, -1.0]) > 0).all()
