@@ -84,8 +84,8 @@ def test_refused(run: Path, tmp_path: Path) -> None:
 
 def result(variant: str, seed: int, real: float, whole: float | None, size: int | None) -> dict[str, object]:
     return {
-        "variant": variant, "base": f"seed-{seed}", "float_accuracy": real, "accuracy": whole, "float_bytes": 1000, "bytes": size,
-        "weights": 10, "spikes_per_sample": 1.0,
+        "variant": variant, "base": f"seed-{seed}", "float_accuracy": real, "accuracy": whole, "float_bytes": 1000,
+        "bytes": size, "weights": 10, "spikes_per_sample": 1.0,
     }  # fmt: skip
 
 
@@ -124,3 +124,20 @@ def test_the_experiment_goes_on_where_it_was(run: Path, tmp_path: Path, monkeypa
     config.training.epochs = 3
     with pytest.raises(ConfigError, match="other settings"):
         compress.EXPERIMENT.run(config, folder, console, False)
+
+
+def test_the_experiment_begins_from_finished_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs by a pattern, whatever they were trained on; those that are not finished are refused."""
+    monkeypatch.setattr(compress, "VARIANTS", (compress.VARIANTS[0], compress.VARIANTS[6]))
+    config = override(compress.defaults(), [f"compression.start={run.parent}/sma*l"])
+    assert compress.bases(config, tmp_path) == {"small": run}
+    compress.EXPERIMENT.run(config, tmp_path / "all", Console(file=io.StringIO(), width=140), False)
+    found = read_json(tmp_path / "all" / compress.RESULTS_FILE)["runs"]
+    assert [(r["variant"], r["base"]) for r in found] == [("float", "small"), ("further", "small"), ("qat-4", "small")]
+    assert (
+        found[0]["float_accuracy"] == read_json(run / "metrics.json")["accuracy"] and found[2]["macro_f1"] is not None
+    )
+    own = load_config(tmp_path / "all/small/qat-4")
+    assert (own.data.source, own.compression.bits, own.training.epochs) == ("files", 4, 1)
+    with pytest.raises(RunError, match="there is no run 'none-of-them"):
+        compress.bases(override(compress.defaults(), ["compression.start=none-of-them*"]), tmp_path)
