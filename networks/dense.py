@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError, GraphError
-from ..neurons import Taps, sequence_delayed, sequence_product
+from ..neurons import Taps, is_silent, sequence_delayed, sequence_product
 from .delay import Delay, delays_of
 
 
@@ -166,7 +166,7 @@ class Dense(nn.Module):
         if len(self.delays):
             past = None
             # what is 0 is not sent along: a copy of the whole sequence would have to be made for it
-            if history is not None and (history.requires_grad or bool(history.any())):
+            if history is not None and not is_silent(history):
                 past = history.to(source) if mask is None else history.to(source) * mask
             current = sequence_delayed(engine, sent, self.weight, self.bias, self.taps(), past)
         else:

@@ -239,6 +239,13 @@ class Network(nn.Module):
 
     def initial_state(self, batch: int) -> NetworkState:
         """The state before the first step, for ``batch`` samples."""
+        state = self._silence(batch)
+        for own in (own for own in state.values() if HISTORY in own):
+            own[HISTORY] = own[HISTORY].clone(memory_format=torch.contiguous_format)
+        return state
+
+    def _silence(self, batch: int) -> NetworkState:
+        """:meth:`initial_state` in which nothing was sent without a place in memory for it."""
         like = self._like()
         state: NetworkState = {}
         for name, data in self.graph.nodes(data=True):
@@ -251,7 +258,7 @@ class Network(nn.Module):
                     own[s] = value.to(like.dtype).expand(batch, neuron.size)
             depth = self.longest_delay(name)
             if depth:
-                own[HISTORY] = like.new_zeros(depth, batch, data["size"])
+                own[HISTORY] = like.new_zeros(()).expand(depth, batch, data["size"])
             if own:
                 state[name] = own
         return state
@@ -291,7 +298,7 @@ class Network(nn.Module):
         steps, batch = next(iter(sequences.values())).shape[:2]
         device = next(iter(sequences.values())).device
         lengths, valid = checked_lengths(lengths, steps, batch, device)
-        start = self.initial_state(batch)
+        start = self._silence(batch)
         if state is None:
             self._warn_of_long_delays(steps)
         else:
@@ -394,10 +401,11 @@ class Network(nn.Module):
         if lengths is None and depth <= len(sequence):
             final.setdefault(name, {})[HISTORY] = sequence[-depth:].clone()  # a view would keep the whole sequence
             return
-        whole = torch.cat([start[name][HISTORY].to(sequence), sequence])
+        before = start[name][HISTORY].to(sequence)
         if lengths is None:
-            final.setdefault(name, {})[HISTORY] = whole[-depth:]
+            final.setdefault(name, {})[HISTORY] = torch.cat([before[len(sequence) :], sequence])
         else:
+            whole = torch.cat([before, sequence])
             at = lengths + torch.arange(depth, device=lengths.device).unsqueeze(1)
             final.setdefault(name, {})[HISTORY] = whole[at, torch.arange(len(lengths), device=lengths.device)]
 

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from ...errors import ConfigError, EngineError
 from .eager import run_eager
 from .stage import FUSED_DTYPES, WORTH_SPARSE, Cell, Link, Trace, repeated
-from .taps import Taps, delayed_product
+from .taps import Taps, delayed_product, is_silent
 
 ENGINES = ("auto", "eager", "numba", "triton", "triton-bf16")
 WORTH_COMPILING = 2**17
@@ -29,6 +29,7 @@ __all__ = [
     "Trace",
     "available_engines",
     "check_engine",
+    "is_silent",
     "repeated",
     "run_eager",
     "run_stage",

@@ -12,7 +12,7 @@ from .delayed import sparse_delayed
 from .operators import stage
 from .plan import plan_of, tensors_of
 from .stage import Cell, Link, Trace
-from .taps import delayed_product
+from .taps import delayed_product, is_silent
 
 
 def run_fused(
@@ -59,7 +59,7 @@ def _with_past(current: Tensor, link: Link, history: Tensor, product: Callable[.
     only those after it.
     """
     reached = min(sum(t.high for t in link.taps), len(current))
-    if not reached or not (history.requires_grad or bool(history.any())):
+    if not reached or is_silent(history):
         return current
     past = history.to(link.weight)
     past = past if link.mask is None else past * link.mask

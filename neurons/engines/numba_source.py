@@ -28,16 +28,18 @@ def numba_source(plan: Plan, dtype: str) -> str:
     parts.append(_forward(plan))
     if plan.gradients:
         parts.append(_backward(plan))
+    copies = sorted({n for k in plan.links for n in (k.targets, k.sources)} - {1})
     head = [
         '"""Printed by ranvier from a network\'s step programs; printed anew when it differs from what they need."""',
         "import numpy as np",
         "from ranvier.neurons.engines.compiled import kernel",
         "from ranvier.neurons.engines.products import (",
-        "    add_copies, add_product, add_product_where, add_rows, gather, scale, sum_copies)",
+        "    add_product, add_product_where, add_rows, gather, scale, spread_over, sums_of)",
         "from ranvier.neurons.engines.rings import (",
-        "    add_gains, clear, put_ring, read_pairs, read_ring, ring_length, ring_samples, send_pairs,",
+        "    add_gains, clear, move_ring, put_ring, read_pairs, read_ring, ring_length, ring_samples, send_pairs,",
         "    send_taps, take_ring)",
         f"F = np.{dtype}",
+        *(f"sums{n}, spread{n} = sums_of({n}), spread_over({n})" for n in copies),
         *(f"{name} = F({value!r})" for value, name in literals.items()),
     ]
     return "\n\n".join(["\n".join(head), *parts]) + "\n"
@@ -141,6 +143,7 @@ def _forward(plan: Plan) -> str:
         if link.dendritic:
             w(
                 f"late{j} = {_ring(f'lags{j}', link.target)}",
+                f"turn{j} = np.empty((size{link.target}, count), F)",
                 f"made{j} = np.empty((tile * count, size{link.target}), F)",
             )
     w.block("for start in range(0, steps, tile):")
@@ -163,7 +166,7 @@ def _forward(plan: Plan) -> str:
         w(f"forward{i}({', '.join([f'size{i}', *arrays, *(f'value{i}_{p}' for p in cell.program.params)])})")
         w.end()
         for s in cell.program.states if plan.keep_states else ():
-            w(f"states{i}_{s}[start + k, first:last] = now{i}_{s}")
+            w(f"gather(states{i}_{s}[start + k], first, now{i}_{s})")
         w.end()
         for j, link in plan.out_of(i):
             if not (link.pairs or link.axonal):
@@ -174,7 +177,7 @@ def _forward(plan: Plan) -> str:
                 sent += f" * mask{j}[first:last]" if link.masked else ""
                 w(f"send_pairs(ring{j}, {sent}, 0, start + k, spread{j}, ahead{j})")
             else:
-                w(f"send_taps(line{j}, {sent}, start + k, offsets{j}, gains{j})")
+                w(f"send_taps(line{j}, {sent}, start + k, steps, offsets{j}, gains{j})")
             w.end()
     w.end()
     for i, cell in enumerate(plan.cells):
@@ -184,7 +187,7 @@ def _forward(plan: Plan) -> str:
 
 
 def _ring(delays: str, cell: int) -> str:
-    return f"np.zeros((ring_length({delays}, tile), size{cell}, count), F)"
+    return f"np.empty((ring_length({delays}, tile), size{cell}, count), F)"
 
 
 def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
@@ -195,8 +198,7 @@ def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     source = link.source
     w.block("for k in range(ahead):")
     if link.axonal:
-        w(f"clear(sent{j}[k * count:(k + 1) * count])")
-        w(f"take_ring(sent{j}, k * count, line{j}, start + k)")
+        w(f"move_ring(sent{j}, k * count, line{j}, start + k)")
     else:
         w(f"t = start + k - {link.delay}")
         if link.delay:
@@ -212,12 +214,12 @@ def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     if link.masked and link.sources == 1:
         w(f"scale(sent{j}, k * count, mask{j}[first:last])")
     if link.axonal and link.learned:
-        w(f"passed{j}[start + k, first:last] = sent{j}[k * count:(k + 1) * count]")
+        w(f"gather(passed{j}[start + k], first, sent{j}[k * count:(k + 1) * count])")
     w.end()
     if link.targets > 1:
         w(f"clear(made{j}[:ahead * count])")
         w(f"add_product(made{j}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
-        w(f"add_copies(total{i}[:ahead * count], made{j}[:ahead * count], {link.targets})")
+        w(f"spread{link.targets}(total{i}[:ahead * count], made{j}[:ahead * count])")
         return
     if not link.dendritic:
         w(f"add_product(total{i}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
@@ -226,9 +228,9 @@ def _forward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     w(f"add_product(made{j}[:ahead * count], sent{j}[:ahead * count], transposed{j}, index{j})")
     w.block("for k in range(ahead):")
     w(f"put_ring(late{j}, made{j}[k * count:(k + 1) * count], start + k)")
-    w(f"read_ring(total{i}, k * count, count, late{j}, start + k, -1, lags{j}, shares{j})")
+    w(f"read_ring(total{i}, k * count, turn{j}, late{j}, start + k, steps, -1, lags{j}, shares{j})")
     if link.retimed:
-        w(f"product{j}[start + k, first:last] = made{j}[k * count:(k + 1) * count]")
+        w(f"gather(product{j}[start + k], first, made{j}[k * count:(k + 1) * count])")
     w.end()
 
 
@@ -236,7 +238,7 @@ def _sent(link: LinkPlan, j: int, rows: str) -> str:
     if link.sources == 1:
         return f"gather(sent{j}, k * count, {rows})"
     rows += f" * mask{j}[first:last]" if link.masked else ""
-    return f"sum_copies(sent{j}, k * count, {rows}, {link.sources})"
+    return f"sums{link.sources}(sent{j}, k * count, {rows})"
 
 
 def _backward(plan: Plan) -> str:
@@ -262,10 +264,10 @@ def _backward(plan: Plan) -> str:
         if link.sources > 1:
             w(f"some{j} = np.empty((tile * count, size{link.source} // {link.sources}), F)")
         if link.axonal:
-            w(f"line{j} = {_ring(f'offsets{j}', link.source)}")
+            w(f"line{j} = {_ring(f'offsets{j}', link.source)}", f"turn{j} = np.empty((size{link.source}, count), F)")
             w(f"back_sent{j} = np.empty((tile * count, size{link.source}), F)")
         if link.dendritic:
-            w(f"late{j} = {_ring(f'lags{j}', link.target)}")
+            w(f"late{j} = {_ring(f'lags{j}', link.target)}", f"turned{j} = np.empty((size{link.target}, count), F)")
     w.block("for back in range((steps + tile - 1) // tile):")
     w("start = ((steps + tile - 1) // tile - 1 - back) * tile", "ahead = min(tile, steps - start)")
     for i in reversed(plan.order):
@@ -315,7 +317,7 @@ def _backward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
     link = plan.links[j]
     if link.axonal:
         w.block("for k in range(ahead):")
-        w(f"read_ring(total{i}, k * count, count, line{j}, start + k, 1, offsets{j}, gains{j})")
+        w(f"read_ring(total{i}, k * count, turn{j}, line{j}, start + k, steps, 1, offsets{j}, gains{j})")
         w.end()
         return
     into = f"part{i}" if link.masked else f"total{i}"
@@ -334,14 +336,14 @@ def _backward_link(w: _Text, plan: Plan, i: int, j: int) -> None:
         w(
             f"gather(back{j}, k * count, {rows})"
             if link.targets == 1
-            else f"sum_copies(back{j}, k * count, {rows}, {link.targets})"
+            else f"sums{link.targets}(back{j}, k * count, {rows})"
         )
         w.end()
         rows = f"back{j}[:reached * count], weight{j}"
         if link.sources > 1:
             w(f"clear(some{j}[:reached * count])")
             w(f"add_product(some{j}[:reached * count], {rows}, index{j})")
-            w(f"add_copies({into}[:reached * count], some{j}[:reached * count], {link.sources})")
+            w(f"spread{link.sources}({into}[:reached * count], some{j}[:reached * count])")
         elif _gated(plan, i):
             w(f"add_product_where({into}[:reached * count], gate{i}_rows[:reached * count], {rows}, transposed{j})")
         else:
@@ -368,12 +370,12 @@ def _delayed_backward(w: _Text, plan: Plan, i: int) -> None:
         w.block("for k in range(ahead):")
         if link.dendritic:
             w(f"clear(back{j}[k * count:(k + 1) * count])")
-            w(f"read_ring(back{j}, k * count, count, late{j}, start + k, 1, lags{j}, shares{j})")
-            w(f"d_product{j}[start + k, first:last] = back{j}[k * count:(k + 1) * count]")
+            w(f"read_ring(back{j}, k * count, turned{j}, late{j}, start + k, steps, 1, lags{j}, shares{j})")
+            w(f"gather(d_product{j}[start + k], first, back{j}[k * count:(k + 1) * count])")
         else:
             w(f"gather(back{j}, k * count, d_current{i}[start + k, first:last])")
         if link.retimed:
-            w(f"add_gains(d_shares{j}, late{j}, product{j}[start + k, first:last], start + k, lags{j})")
+            w(f"add_gains(d_shares{j}, late{j}, product{j}[start + k, first:last], start + k, steps, lags{j})")
         w.end()
         if link.axonal:
             w(f"clear(back_sent{j}[:ahead * count])")
@@ -386,5 +388,5 @@ def _delayed_backward(w: _Text, plan: Plan, i: int) -> None:
     for j, link in plan.out_of(i):
         if link.timed:
             w.block("for k in range(ahead):")
-            w(f"add_gains(d_gains{j}, line{j}, output{i}[start + k, first:last], start + k, offsets{j})")
+            w(f"add_gains(d_gains{j}, line{j}, output{i}[start + k, first:last], start + k, steps, offsets{j})")
             w.end()

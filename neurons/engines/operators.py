@@ -70,11 +70,11 @@ def copy_sums(values: Tensor, copies: int) -> Tensor:
     """The sums of every ``copies`` values in turn, [T, B, N / copies] of [T, B, N]."""
     if copies == 1:
         return values
-    from .products import sum_copies
+    from .products import sums_of
     from .sparse import array
 
     sums = values.new_empty(*values.shape[:2], values.shape[2] // copies)
-    sum_copies(array(sums.flatten(0, 1)), 0, array(values.flatten(0, 1)), copies)
+    sums_of(copies)(array(sums.flatten(0, 1)), 0, array(values.flatten(0, 1)))
     return sums
 
 

@@ -262,7 +262,10 @@ def tensors_of(
     tensors: list[Tensor] = []
     for cell in cells:
         size = currents[cell.name].shape[2]
-        tensors += [currents[cell.name], *(states[cell.name][s] for s in cell.program.states), history[cell.name]]
+        # of what links with delays of their own still bring, the kernels see the current
+        reach = max((k.delay for k in links if k.source == cell.name and not k.taps), default=0)
+        past = history[cell.name][len(history[cell.name]) - reach :]
+        tensors += [currents[cell.name], *(states[cell.name][s] for s in cell.program.states), past]
         tensors += [cell.values[p].expand(size) for p in cell.program.params]
     for link in links:
         taps = {t.kind: t for t in link.taps}

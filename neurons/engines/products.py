@@ -6,6 +6,7 @@ would cost more than the product; so these are written here. Sums may be contrac
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from .compiled import kernel
@@ -198,27 +199,41 @@ def gather(rows: Any, offset: int, source: Any) -> None:
             out[k] = row[k]
 
 
-@kernel()
-def sum_copies(rows: Any, offset: int, source: Any, copies: int) -> None:
-    """Sums of every ``copies`` values in turn of ``source`` [B, copies K] into ``rows`` [R, K] from ``offset``."""
-    for b in range(source.shape[0]):
-        out, row = rows[offset + b], source[b]
-        for k in range(out.shape[0]):
-            total = row[k * copies]
-            for c in range(1, copies):
-                total += row[k * copies + c]
-            out[k] = total
+@cache
+def sums_of(copies: int) -> Any:
+    """The kernel ``sums(rows, offset, source)`` that puts the sums of every ``copies`` values in turn of ``source``
+    [B, copies K] into ``rows`` [R, K] from ``offset``. It is compiled for the number, or it could not be vectorised.
+    """
+
+    @kernel(distinct=True)
+    def sums(rows: Any, offset: int, source: Any) -> None:
+        for b in range(source.shape[0]):
+            out, row = rows[offset + b], source[b]
+            for k in range(out.shape[0]):
+                total = row[copies * k]
+                for c in range(1, copies):
+                    total += row[copies * k + c]
+                out[k] = total
+
+    return sums
 
 
-@kernel()
-def add_copies(total: Any, rows: Any, copies: int) -> None:
-    """Add each value of ``rows`` [R, K] to ``copies`` values in turn of ``total`` [R, copies K]."""
-    for r in range(rows.shape[0]):
-        out, row = total[r], rows[r]
-        for k in range(row.shape[0]):
-            value = row[k]
-            for c in range(copies):
-                out[k * copies + c] += value
+@cache
+def spread_over(copies: int) -> Any:
+    """The kernel ``spread(total, rows)`` that adds each value of ``rows`` [R, K] to ``copies`` values in turn of
+    ``total`` [R, copies K]; compiled as :func:`sums_of`.
+    """
+
+    @kernel(distinct=True)
+    def spread(total: Any, rows: Any) -> None:
+        for r in range(rows.shape[0]):
+            out, row = total[r], rows[r]
+            for k in range(row.shape[0]):
+                value = row[k]
+                for c in range(copies):
+                    out[copies * k + c] += value
+
+    return spread
 
 
 @kernel()

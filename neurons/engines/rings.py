@@ -28,6 +28,16 @@ def ring_length(ahead: Any, tile: int) -> int:
     return length
 
 
+@kernel()
+def which_are_not_0(row: Any, index: Any) -> int:
+    """Write into ``index`` which values of a row are not 0, and return how many: without a branch to foretell."""
+    count = 0
+    for n in range(row.shape[0]):
+        index[count] = n
+        count += row[n] != 0
+    return count
+
+
 @kernel(fastmath={"contract"})
 def send_pairs(ring: Any, values: Any, offset: int, t: int, amounts: Any, ahead: Any) -> None:
     """Add to ``ring`` [B, L, N] what the ``values`` [R, K] that are not 0 in the rows from ``offset`` bring of step
@@ -48,17 +58,20 @@ def send_pairs(ring: Any, values: Any, offset: int, t: int, amounts: Any, ahead:
 
 
 @kernel(fastmath={"contract"})
-def send_taps(ring: Any, values: Any, t: int, offsets: Any, gains: Any) -> None:
+def send_taps(ring: Any, values: Any, t: int, steps: int, offsets: Any, gains: Any) -> None:
     """Add to ``ring`` [B, L, N] what the ``values`` [B, N] that are not 0 bring of step ``t``: ``gains[k, n]`` after
-    ``offsets[k, n]`` steps.
+    ``offsets[k, n]`` steps, before step ``steps``.
     """
     last = ring.shape[1] - 1
+    index = np.empty(values.shape[1], np.int64)
     for b in range(values.shape[0]):
         row, ahead = values[b], ring[b]
-        for n in range(row.shape[0]):
-            if row[n] != 0:
-                for k in range(offsets.shape[0]):
-                    ahead[(t + offsets[k, n]) & last, n] += gains[k, n] * row[n]
+        for i in range(which_are_not_0(row, index)):
+            n = index[i]
+            for k in range(offsets.shape[0]):
+                gain, at = gains[k, n], t + offsets[k, n]
+                if gain != 0 and at < steps:
+                    ahead[at & last, n] += gain * row[n]
 
 
 @kernel()
@@ -73,6 +86,17 @@ def take_ring(rows: Any, offset: int, ring: Any, t: int) -> None:
 
 
 @kernel()
+def move_ring(rows: Any, offset: int, ring: Any, t: int) -> None:
+    """As :func:`take_ring`, but over what the rows held."""
+    place = t & (ring.shape[1] - 1)
+    for b in range(ring.shape[0]):
+        out, here = rows[offset + b], ring[b, place]
+        for n in range(here.shape[0]):
+            out[n] = here[n]
+            here[n] = 0
+
+
+@kernel()
 def ring_samples(count: int) -> int:
     """Samples that a ring of gradients has room for, as :func:`read_pairs` takes them."""
     return count if count < 3 else (count + 7) // 8 * 8
@@ -82,10 +106,11 @@ def ring_samples(count: int) -> int:
 def put_ring(ring: Any, values: Any, t: int) -> None:
     """Put ``values`` [B, N] at the place of step ``t`` of ``ring`` [L, N, B or more]."""
     here = ring[t & (ring.shape[0] - 1)]
-    for b in range(values.shape[0]):
-        row = values[b]
-        for n in range(row.shape[0]):
-            here[n, b] = row[n]
+    samples, size = values.shape
+    for n in range(size):  # the ring is the one that lies far away: a line of it at a time
+        line = here[n]
+        for b in range(samples):
+            line[b] = values[b, n]
 
 
 @kernel(fastmath={"contract"})
@@ -138,32 +163,46 @@ def read_pairs(rows: Any, gate: Any, offset: int, count: int, ring: Any, t: int,
 
 
 @kernel()
-def read_ring(rows: Any, offset: int, count: int, ring: Any, t: int, sign: int, offsets: Any, gains: Any) -> None:
-    """``rows[offset + b, n] += sum_k gains[k, n] ring[t + sign offsets[k, n], n, b]`` for ``count`` samples: with -1
-    what was sent so many steps ago, with 1 the gradient of what arrives so many steps later.
+def read_ring(
+    rows: Any, offset: int, lines: Any, ring: Any, t: int, steps: int, sign: int, offsets: Any, gains: Any
+) -> None:
+    """``rows[offset + b, n] += sum_k gains[k, n] ring[t + sign offsets[k, n], n, b]``: with -1 what was sent so many
+    steps ago, with 1 the gradient of what arrives so many steps later; nothing before step 0 and from step ``steps``
+    on. ``lines`` [N, B] is scratch.
     """
     last = ring.shape[0] - 1
-    for n in range(offsets.shape[1]):
+    size, count = lines.shape
+    for n in range(size):  # first the reading alone, so that the processor waits for many lines at once
+        line = lines[n]
+        for b in range(count):
+            line[b] = 0
         for k in range(offsets.shape[0]):
-            gain = gains[k, n]
-            if gain != 0:
-                here = ring[(t + sign * offsets[k, n]) & last, n]
+            gain, at = gains[k, n], t + sign * offsets[k, n]
+            if gain != 0 and at >= 0 and at < steps:
+                here = ring[at & last, n]
                 for b in range(count):
-                    rows[offset + b, n] += gain * here[b]
+                    line[b] += gain * here[b]
+    for b in range(count):
+        row = rows[offset + b]
+        for n in range(size):
+            row[n] += lines[n, b]
 
 
 @kernel()
-def add_gains(d_gains: Any, ring: Any, values: Any, t: int, offsets: Any) -> None:
+def add_gains(d_gains: Any, ring: Any, values: Any, t: int, steps: int, offsets: Any) -> None:
     """``d_gains[k, n] += sum_b ring[t + offsets[k, n], n, b] values[b, n]``: the gradient of the gains of
     :func:`read_ring`, of what was sent at step ``t``, ``values`` [B, N].
     """
     last = ring.shape[0] - 1
+    index = np.empty(values.shape[1], np.int64)
     for b in range(values.shape[0]):
         row = values[b]
-        for n in range(row.shape[0]):
-            if row[n] != 0:
-                for k in range(offsets.shape[0]):
-                    d_gains[k, n] += ring[(t + offsets[k, n]) & last, n, b] * row[n]
+        for i in range(which_are_not_0(row, index)):
+            n = index[i]
+            for k in range(offsets.shape[0]):
+                at = t + offsets[k, n]
+                if at < steps:
+                    d_gains[k, n] += ring[at & last, n, b] * row[n]
 
 
 @kernel()

@@ -46,6 +46,12 @@ class Taps:
         return values.unflatten(2, (self.parts, -1)).movedim(2, 1).flatten(0, 1)
 
 
+def is_silent(past: Tensor) -> bool:
+    """Whether nothing was sent in ``past`` and no gradient goes there; of what is expanded only one is looked at."""
+    once = past[tuple(slice(0, 1) if step == 0 else slice(None) for step in past.stride())]
+    return not (past.requires_grad or bool(once.any()))
+
+
 def delayed_product(
     sent: Tensor, weight: Tensor, bias: Tensor | None, taps: Sequence[Taps], past: Tensor | None = None
 ) -> Tensor:
