@@ -83,7 +83,7 @@ def defaults() -> Config:
 
 
 def measure(net: Network, inet: IntegerNetwork | None, test: Split, console: Console) -> dict[str, Any]:
-    """Accuracies, bytes and spikes of one network."""
+    """Accuracies, bytes and spikes of one network; ``weights`` that are not 0, every copy counted."""
     found = evaluate(net, test, console)
     size = float_footprint(net)
     weights = [net.connection(k).weight.detach() for k in net.connections]

@@ -13,7 +13,11 @@ _STYLES = (
     (BLACK, "D", "-"), (VERMILION, "s", "--"), (BLUE, "o", "-"),
     (GREEN, "^", ":"), (PURPLE, "v", ":"), (ORANGE, "P", "-."), ("#56B4E9", "X", "-."),
 )  # fmt: skip
-
+_BESIDE = (
+    ((5, 5), "left"), ((-5, -12), "right"), ((5, -12), "left"), ((5, 5), "left"),
+    ((-5, 5), "right"), ((-5, 5), "right"), ((5, -12), "left"),
+)  # fmt: skip
+"""Where the labels of each curve stand."""
 
 SHOWN = 25.0
 """Points below the best that are shown; what lies lower is in the table."""
@@ -28,13 +32,13 @@ def frontier(curves: Mapping[str, Sequence[tuple[float, float, str]]]) -> Figure
         axis = figure.subplots()
     best = max(accuracy for curve in curves.values() for _, accuracy, _ in curve)
     for i, ((name, curve), (colour, marker, dash)) in enumerate(zip(curves.items(), _STYLES, strict=False)):
-        beside = (5, 5) if i % 2 else (5, -12)
+        beside, side = _BESIDE[i]
         sizes, accuracies, labels = zip(*curve, strict=True)
         axis.plot([s / 1000 for s in sizes], accuracies, dash, marker=marker, color=colour, label=name)
         for size, accuracy, label in zip(sizes, accuracies, labels, strict=True):
             if label and accuracy > best - SHOWN:
                 place = (size / 1000, accuracy)
-                axis.annotate(label, place, beside, textcoords="offset points", fontsize=8, color=colour)
+                axis.annotate(label, place, beside, textcoords="offset points", fontsize=8, color=colour, ha=side)
     low = min(accuracy for curve in curves.values() for _, accuracy, _ in curve)
     axis.set_ylim(max(low, best - SHOWN) - 2, best + 3)
     axis.set_xscale("log")
