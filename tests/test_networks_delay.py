@@ -15,7 +15,7 @@ import ranvier as rv
 from ranvier.errors import ConfigError, GraphError, RunError
 from ranvier.networks import Delay, DelayWarning, delay_schedule, delays_of, load_network, save_network
 from ranvier.neurons import State, engines
-from ranvier.neurons.engines import delayed, fused
+from ranvier.neurons.engines import delayed, eager, fused
 from ranvier.neurons.engines.taps import delayed_product
 
 KINDS = ("axonal", "dendritic", "synaptic")
@@ -406,9 +406,9 @@ def same_in_both_engines(
         wanted = [sequence, *(p for p in net.parameters() if p.requires_grad)]
         found.append([out.detach(), *torch.autograd.grad(loss, wanted)])
     assert found[0][0].sum() > 10
-    for name, eager, ours in zip(names, *found, strict=True):
-        torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-        assert eager.abs().sum() > 0, name
+    for name, plain, ours in zip(names, *found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        assert plain.abs().sum() > 0, name
 
 
 def spikes(steps: int, batch: int, size: int, rate: float) -> Tensor:
@@ -470,6 +470,27 @@ def test_a_loop_with_long_least_delays_advances_in_blocks(forms: tuple[str, str]
     same_in_both_engines(net.double().train(), spikes(150, 2, 4, 0.2), [150])
     # most of these delays are longer than what is run at once: nothing of one chunk may be met again in another
     same_in_both_engines(net, spikes(150, 2, 4, 0.2), [37, 31, 33, 49])
+
+
+def test_the_plain_loop_goes_only_through_the_delays_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its output is that of two connections with one delay each, and so is the number of its products."""
+    torch.manual_seed(6)
+    weight, delay = torch.randn(5, 5), torch.tensor([3.0, 31.0]).repeat(13)[:25].reshape(5, 5)
+    outputs, x = [], spikes(50, 2, 4, 0.3).detach().float()
+    products: list[int] = []
+    monkeypatch.setattr(eager, "linear", lambda *a: products.append(0) or torch.nn.functional.linear(*a))
+    for parts in ([weight], [weight * (delay == 3), weight * (delay == 31)]):
+        torch.manual_seed(7)
+        net = rv.Network(engine="eager")
+        net.connect(net.input(4), h := net.population(rv.LIF(5, tau_mem=5.0)), rv.Dense(gain=2.0))
+        for part, steps in zip(parts, (3.0, 31.0), strict=False):
+            own = Delay(max=40.0, kind="synaptic", init=delay) if len(parts) == 1 else None
+            net.connect(h, h, rv.Dense(weight=part, delay=own), delay=None if own else steps)
+        outputs.append(net.eval()(x).output)
+        products.append(1)
+    assert torch.equal(*outputs)
+    assert 0 < outputs[0].mean() < 1
+    assert products.index(1) <= 2 * (50 + 40)
 
 
 def test_auto_compiles_sooner_where_eager_has_long_delays_to_go_through(monkeypatch: pytest.MonkeyPatch) -> None:

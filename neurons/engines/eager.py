@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from .stage import Cell, Link, Trace, block_of
+from .taps import Taps
 
 
 def run_eager(
@@ -72,10 +73,9 @@ class _Arrivals:
     def __init__(self, link: Link) -> None:
         kinds = {t.kind: t for t in link.taps}
         self.link = link
-        self.axonal = _Ahead(kinds["axonal"].dense()) if "axonal" in kinds else None
-        self.dendritic = _Ahead(kinds["dendritic"].dense()) if "dendritic" in kinds else None
-        pairs = kinds["synaptic"].dense_weight(link.weight) if "synaptic" in kinds else None
-        self.synaptic = None if pairs is None else _Ahead(pairs)
+        self.axonal, self.dendritic, self.synaptic = (
+            _Ahead(kinds[k], link.weight) if k in kinds else None for k in ("axonal", "dendritic", "synaptic")
+        )
         self.done = 0
 
     def take(self, first: int, last: int, outputs: list[Tensor]) -> Tensor:
@@ -88,29 +88,36 @@ class _Arrivals:
                 continue
             if self.axonal is not None:
                 self.axonal.send(i, sent, torch.mul)
-                sent = self.axonal.sums[i]
+                sent = self.axonal.at(i)
             if self.dendritic is not None:
                 self.dendritic.send(i, linear(sent, weight), torch.mul)
         self.done = max(self.done, last)
         arrived = self.synaptic or self.dendritic
         if arrived is not None:
-            return torch.stack(arrived.sums[first:last])
+            return torch.stack([arrived.at(i) for i in range(first, last)])
         assert self.axonal is not None
-        return linear(torch.stack(self.axonal.sums[first:last]), weight)
+        return linear(torch.stack([self.axonal.at(i) for i in range(first, last)]), weight)
 
 
 class _Ahead:
-    """Sums of what arrives at each index, from sources that send to all of a ``kernel`` [L, ...] ahead of theirs."""
+    """Sums of what arrives at each index, from sources that send ahead of theirs by the delays of ``taps``."""
 
-    def __init__(self, kernel: Tensor) -> None:
-        self.kernel = kernel.unbind(0)
-        self.sums: list[Tensor] = []
+    def __init__(self, taps: Taps, weight: Tensor) -> None:
+        kernel = taps.dense_weight(weight) if taps.kind == "synaptic" else taps.dense()
+        reached = (taps.offsets - taps.low).unique().tolist()
+        self.gains = [(k, kernel[k]) for k in reached]  # no tap is at the others
+        self.sums: dict[int, Tensor] = {}
+        self.nothing: Tensor | None = None
 
     def send(self, index: int, values: Tensor, by: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Add ``by(values, gain)`` at ``index`` and the indices after it."""
-        for k, gain in enumerate(self.kernel, index):
-            part = by(values, gain)
-            if k < len(self.sums):
-                self.sums[k] = self.sums[k] + part
-            else:
-                self.sums.append(part)
+        """Add ``by(values, gain)`` at those indices from ``index`` on that a tap reaches."""
+        for k, gain in self.gains:
+            part, before = by(values, gain), self.sums.get(index + k)
+            self.sums[index + k] = part if before is None else before + part
+            self.nothing = torch.zeros_like(part) if self.nothing is None else self.nothing
+
+    def at(self, index: int) -> Tensor:
+        """What arrives at ``index``, once all that can was sent."""
+        found = self.sums.get(index, self.nothing)
+        assert found is not None
+        return found
