@@ -24,9 +24,10 @@ from ..errors import ConfigError, RunError
 from ..files import atomic_path
 from ..networks import Network, load_network
 from . import digits, plots
+from .batch import Split
 from .compression import further
 from .config import CONFIG_FILE, Config, load_config
-from .data import Split, load_test
+from .data import load_test
 from .evaluation import Evaluation, evaluate
 from .experiment import Experiment, train
 from .frontier import frontier, svg

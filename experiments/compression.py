@@ -1,4 +1,4 @@
-"""Where a training begins: with a new network, or with that of a finished run, to be compressed."""
+"""Training a finished run further, so that it takes less room on a device."""
 
 from __future__ import annotations
 
@@ -7,49 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from ..errors import ConfigError, RunError
-from ..networks import Network, activity_masks, compress, load_network, magnitude_masks
-from .config import Config, load_config
-from .data import Split
-from .evaluation import evaluate
-from .model import build_network
+from ..errors import RunError
+from .config import Config, checked, load_config
+from .experiment import train
 from .runs import METRICS_FILE, find_run, runs_root
 
 EPOCHS_SHARE, LR_SHARE = 0.2, 0.2
 """Of the epochs and the learning rate of a run, those with which it is compressed."""
-
-
-def begin(config: Config, training: Split) -> Network:
-    """The network that ``config`` trains: a new one, or that of ``compression.start``, whose weights, biases and batch
-    norms are trained further while its neurons stay as they are. With its rounding and its masks in place.
-
-    Raises:
-        RunError: there is no such run.
-        ConfigError: its network does not fit the data.
-    """
-    c = config.compression
-    if not c.start:
-        net = build_network(config, training.channels, len(training.classes))
-    else:
-        folder = find_run(c.start)
-        net = load_network(folder)
-        net.engine = config.training.engine
-        sizes = [net.graph.nodes[n]["size"] for n in net.inputs]
-        if sizes != [training.channels] or net.readout_of is None:
-            raise ConfigError(f"the network of {folder} takes {sizes} channels; the data have {training.channels}")
-    if c.bits or c.prune or c.prune_neurons:
-        masks = magnitude_masks(net, c.prune) if c.prune else {}
-        if c.prune_neurons:
-            compress(net, 0, masks)
-            rates = {n: torch.from_numpy(r) for n, r in evaluate(net, training).rates.items()}
-            compress(net)
-            for key, mask in activity_masks(net, rates, c.prune_neurons).items():
-                masks[key] = mask * masks[key] if key in masks else mask
-        compress(net, c.bits, masks)
-    return net
 
 
 def compress_run(
@@ -75,8 +41,6 @@ def compress_run(
         RunError: the run is not finished, or the new folder holds another.
         ConfigError: for values out of range.
     """
-    from .experiment import train
-
     folder = find_run(run)
     config = further(folder, bits, prune, prune_neurons, epochs, lr)
     new = _folder(folder, out, config)
@@ -92,8 +56,6 @@ def further(
     lr: float | None = None,
 ) -> Config:
     """The settings with which the finished run in ``folder`` is trained further; as for :func:`compress_run`."""
-    from .config import checked
-
     if not (folder / METRICS_FILE).is_file():
         raise RunError(f"{folder} has not finished its training; `ranvier train` goes on with it")
     config = copy.deepcopy(load_config(folder))

@@ -1,202 +1,19 @@
-"""The data of a run: which samples are trained on, validated on and tested on, and batches of counts from them."""
+"""The data of a run: which samples are trained on, validated on and tested on, wherever they come from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-import torch
-from torch import Tensor
-
-from ..datasets import BinnedDataset, Binning, Joined, SpikeFile
-from ..datasets.augment import (
-    Augmentation,
-    Blend,
-    ChannelFade,
-    ChannelGain,
-    ChannelMask,
-    ChannelShift,
-    ChannelWarp,
-    CutMix,
-    EventDrop,
-    Examples,
-    TimeMask,
-    TimeShift,
-    TimeStretch,
-    examples,
-)
-from ..datasets.augment import augmented as apply
-from ..datasets.binning import LARGEST_COUNT
-from ..datasets.compress import compressed
-from ..datasets.digits import DATA_FOLDER
-from ..datasets.equalise import equalised
-from ..datasets.shd import EventSource
-from ..datasets.splits import hold_out, refuse_overlap, split_speakers
-from ..errors import ConfigError, DataError
-from .config import PUBLISHED_SOURCES, SENSOR_SOURCES, AugmentConfig, Config
+from . import counts, har_data, published_data
+from .batch import Split
+from .config import PUBLISHED_SOURCES, SENSOR_SOURCES, Config
 
 
-@dataclass(frozen=True)
-class Batch:
-    """``counts`` [T, B, C] uint8, ``targets`` [B, classes] (rows sum to 1), ``lengths`` [B] steps or None where none
-    is padded.
+def load_training(config: Config) -> tuple[Split, Split | None]:
+    """Training and validation samples; validation speakers (or subjects) are drawn from the training ones by the seed.
+
+    Raises:
+        DataError: a file is missing or damaged, or no training speaker would be left.
     """
-
-    counts: Tensor
-    targets: Tensor
-    lengths: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> Batch:
-        lengths = None if self.lengths is None else self.lengths.to(device)
-        return Batch(self.counts.to(device, non_blocking=True), self.targets.to(device, non_blocking=True), lengths)
-
-    def share(self, rank: int, world: int) -> Batch:
-        """Every ``world``-th sample from ``rank`` on."""
-        rows = torch.arange(rank, self.targets.shape[0], world) % self.targets.shape[0]
-        rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)
-        return Batch(self.counts[:, rows], self.targets[rows], None if self.lengths is None else self.lengths[rows])
-
-
-class Split(Protocol):
-    """Labelled samples of a run, as batches: of counts (:class:`CountSplit`) or of sensor values (``har_data``)."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def channels(self) -> int: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def labels(self) -> np.ndarray: ...
-
-    @property
-    def speakers(self) -> np.ndarray:
-        """Who each sample is from."""
-        ...
-
-    @property
-    def padded(self) -> bool:
-        """Whether batches have lengths."""
-        ...
-
-    def take(self, chosen: np.ndarray) -> Split:
-        """The samples ``chosen``: indices, or a mask [N]."""
-        ...
-
-    def batch(
-        self, rows: np.ndarray, rng: torch.Generator | None = None, augment: AugmentConfig | None = None
-    ) -> Batch:
-        """The samples ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
-        ...
-
-
-@dataclass(frozen=True)
-class CountSplit:
-    """Labelled samples of a run, as batches of counts.
-
-    ``equalise``, ``compress`` and then ``max_count`` change the counts, after augmentation; ``padded`` gives the
-    batches lengths.
-    """
-
-    data: BinnedDataset
-    max_count: int = 255
-    padded: bool = False
-    equalise: float = 0.0
-    compress: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    @property
-    def channels(self) -> int:
-        return self.data.channels
-
-    @property
-    def steps(self) -> int:
-        return self.data.steps
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.data.classes
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.data.labels
-
-    @property
-    def speakers(self) -> np.ndarray:
-        return self.data.speakers
-
-    def take(self, chosen: np.ndarray) -> CountSplit:
-        """The samples ``chosen``: indices, or a mask [N]."""
-        return replace(self, data=self.data.subset(chosen))
-
-    def batch(
-        self, rows: np.ndarray, rng: torch.Generator | None = None, augment: AugmentConfig | None = None
-    ) -> Batch:
-        """The samples ``rows`` [B], changed as ``augment`` says with draws from ``rng`` where both are given."""
-        counts, targets, lengths = examples(self.data.batch(rows), len(self.classes))
-        if rng is not None and augment is not None:
-            # a relative step lasts as long as the window's share of it, whatever the sample's own duration
-            pipeline = augmentations(augment, self.data.binning.dt)
-            counts, targets, lengths = apply(Examples(counts, targets, lengths), pipeline, rng)
-        counts = compressed(equalised(counts, self.equalise), self.compress)
-        if self.max_count < LARGEST_COUNT:
-            counts = counts.clamp(max=self.max_count)
-        return Batch(counts, targets, lengths if self.padded else None)
-
-
-def augmentations(augment: AugmentConfig, dt: float) -> list[Augmentation]:
-    """The augmentations that are switched on, in their order; ``dt`` in ms turns times into steps."""
-    a = augment
-    made: list[tuple[bool, Augmentation]] = [
-        (a.blend > 0, Blend(a.blend)),
-        (a.cutmix > 0, CutMix(a.cutmix)),
-        (a.channel_warp > 0 or a.channel_bend > 0, ChannelWarp(a.channel_warp, a.channel_bend)),
-        (a.channel_shift > 0, ChannelShift(a.channel_shift)),
-        (a.time_stretch > 0, TimeStretch(a.time_stretch)),
-        (a.time_later > 0 or a.time_earlier > 0, TimeShift(round(a.time_later / dt), round(a.time_earlier / dt))),
-        (a.gain > 0 or a.channel_tilt > 0, ChannelGain(a.gain, a.channel_tilt)),
-        (a.drop > 0, EventDrop(a.drop)),
-        (a.channel_fade > 0, ChannelFade(a.channel_fade)),
-        (a.channel_mask > 0, ChannelMask(a.channel_mask)),
-        (a.time_mask > 0, TimeMask(round(a.time_mask / dt))),
-    ]
-    return [one for used, one in made if used]
-
-
-def source(config: Config, which: str) -> EventSource:
-    """The files of ``train``, ``test``, or both (``all``) as one source of events."""
-    d = config.data
-    if d.source == "digits":
-        paths = {part: [str(DATA_FOLDER / f"ranvier_digits_{part}.h5")] for part in ("train", "test")}
-    else:
-        paths = {"train": d.train, "test": d.test}
-    wanted = list(dict.fromkeys(paths["train"] + paths["test"] if which == "all" else paths[which]))
-    if not wanted:
-        raise ConfigError(f"data.{which} names no file; data.source=files needs files in SHD's layout")
-    files = [SpikeFile(Path(p), channels=d.channels) for p in wanted]
-    return files[0] if len(files) == 1 else Joined(*files)
-
-
-def _open(config: Config, which: str) -> Split:
-    return split_of(config, source(config, which))
-
-
-def split_of(config: Config, events: EventSource) -> Split:
-    """All samples of a source of events, binned as the settings say. Raises :class:`DataError` if there are none."""
-    d = config.data
-    if not len(events):
-        raise DataError(f"{events!r} has no samples")
-    binning = Binning(d.dt, d.window, d.channel_factor, max(1, round(d.window / d.dt)) if d.relative else None)
-    return CountSplit(BinnedDataset.open(events, binning), d.max_count, d.lengths, d.equalise, d.compress)
+    return _room(config).load_training(config)
 
 
 def load_test(config: Config) -> Split:
@@ -205,51 +22,10 @@ def load_test(config: Config) -> Split:
     Raises:
         DataError: a file is missing or damaged, or a test speaker has no sample.
     """
+    return _room(config).load_test(config)
+
+
+def _room(config: Config):
     if config.data.source in SENSOR_SOURCES:
-        from .har_data import load_test as load_sensors
-
-        return load_sensors(config)
-    if config.data.source in PUBLISHED_SOURCES:
-        from .published_data import load_test as load_published
-
-        return load_published(config)
-    if not config.data.test_speakers:
-        return _open(config, "test")
-    whole = _open(config, "all")
-    return whole.take(split_speakers(whole.speakers, config.data.test_speakers).test)
-
-
-def load_training(config: Config) -> tuple[Split, Split | None]:
-    """Training and validation samples; validation speakers are drawn from the training speakers by the seed.
-
-    Raises:
-        DataError: a file is missing or damaged, or no training speaker would be left.
-    """
-    if config.data.source in SENSOR_SOURCES:
-        from .har_data import load_training as load_sensors
-
-        return load_sensors(config)
-    if config.data.source in PUBLISHED_SOURCES:
-        from .published_data import load_training as load_published
-
-        return load_published(config)
-    if config.data.test_speakers:
-        whole = _open(config, "all")
-        whole = whole.take(split_speakers(whole.speakers, config.data.test_speakers).train)
-    else:
-        whole = _open(config, "train")
-    return held_out(config, whole)
-
-
-def held_out(config: Config, whole: Split) -> tuple[Split, Split | None]:
-    """``whole`` without the validation speakers, who are drawn by the seed, and their samples (None for 0 speakers).
-
-    Raises:
-        DataError: no speaker would be left to train on.
-    """
-    if not config.data.validation_speakers:
-        return whole, None
-    parts = hold_out(whole.speakers, config.data.validation_speakers, config.training.seed)
-    training, validation = whole.take(parts.train), whole.take(parts.test)
-    refuse_overlap(training=training.speakers, validation=validation.speakers)
-    return training, validation
+        return har_data
+    return published_data if config.data.source in PUBLISHED_SOURCES else counts

@@ -15,7 +15,7 @@ from ..datasets.ridge import ridge_accuracy
 from ..deploy import TARGETS
 from . import digits
 from .config import Config, override
-from .data import source
+from .counts import source
 from .experiment import train
 from .report import report_run
 from .runs import runs_root

@@ -15,8 +15,8 @@ from rich.console import Console
 from ..deploy import IntegerNetwork, c_latency
 from ..files import atomic_path
 from ..networks import load_network
+from .batch import Split
 from .config import load_config
-from .data import Split
 from .raw_samples import raw
 from .runs import find_run, write_json
 from .workflow import INTEGER_FOLDER, artefact_name, export_run, open_split, verify_run

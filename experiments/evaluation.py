@@ -13,8 +13,8 @@ from rich.console import Console
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from ..networks import Network
+from .batch import Split
 from .callbacks import progress
-from .data import Split
 
 BATCH = 128
 

@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from ..networks import load_network
-from .compression import begin
 from .config import Config
 from .data import load_test, load_training
 from .evaluation import evaluate
 from .runs import METRICS_FILE, is_helper, locked, open_run, read_json, write_json
+from .start import begin
 
 
 def train(config: Config, folder: Path, console: Console | None = None, overwrite: bool = False) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..datasets.fsdd import convert_fsdd
 from ..errors import DataError, RunError
 from ..files import cache_folder
 from .config import Config, differences, load_config
-from .data import source
+from .counts import source
 from .experiment import Experiment, train
 from .runs import is_helper, locked, read_json, write_json
 from .selection import Candidate, check, choose, judge, score, trained

@@ -15,7 +15,7 @@ import math
 
 from .config import Config
 from .experiment import Experiment
-from .published_data import run_published
+from .published import run_published
 from .shd import euler_tau
 
 

@@ -26,13 +26,13 @@ from ..datasets import (
 )
 from ..datasets.sensors import ZERO
 from ..errors import ConfigError
+from .batch import Batch
 from .config import SENSOR_SOURCES, AugmentConfig, Config, DataConfig
-from .data import Batch
 
 
 @dataclass(frozen=True)
 class SensorSplit:
-    """Labelled windows of a run; what ``data.CountSplit`` is for counts.
+    """Labelled windows of a run; what ``counts.CountSplit`` is for counts.
 
     Attributes:
         windows: in the sensors' units. by: the normalisation, fitted on training subjects.

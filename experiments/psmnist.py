@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .config import Config
 from .experiment import Experiment
-from .published_data import run_published
+from .published import run_published
 from .shd import euler_tau
 
 

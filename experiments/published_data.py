@@ -10,14 +10,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from ..datasets import SHD, SSC, BinnedDataset, Binning, SequentialDigits, SpeechCommands, sequential_digits
 from ..datasets.published import SHD_FILES, SSC_FILES, fetch_all
 from ..errors import ConfigError
+from .batch import Split
 from .config import Config
-from .data import CountSplit, Split, held_out, split_of
-from .experiment import train_and_say
+from .counts import CountSplit, held_out, split_of
 
 VALIDATION_SHARE = 1 / 6
 """Of the training digits of psmnist: 10,000 of 60,000, so that as many validate as test."""
@@ -42,12 +41,6 @@ def prepare(config: Config) -> None:
         SpeechCommands.read(data_root(config), download=d.download)
     elif d.source == "psmnist":
         sequential_digits("train", root=d.root or None, download=d.download)
-
-
-def run_published(config: Config, folder: Path, console: Console, overwrite: bool) -> None:
-    """Look for the files of a published set, then train. Raises as :func:`prepare`."""
-    prepare(config)
-    train_and_say(config, folder, console, overwrite)
 
 
 def load_training(config: Config) -> tuple[Split, Split | None]:

@@ -10,8 +10,8 @@ import torch
 
 from ..deploy import Sensor
 from ..errors import ConfigError
+from .batch import Batch, Split
 from .config import AugmentConfig
-from .data import Batch, Split
 from .har_data import SensorSplit
 
 

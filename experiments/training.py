@@ -26,9 +26,9 @@ from torch.nn import functional
 from ..datasets.augment import generator
 from ..errors import RunError
 from ..networks import READOUTS, Network, delay_schedule, delays_of, rate_loss
+from .batch import Batch, Split
 from .callbacks import Console, Keeper, SafeCheckpoints, TrainingBar, last_checkpoint
 from .config import Config
-from .data import Batch, Split
 from .evaluation import spiking_names
 from .model import READOUT, hidden_names
 

@@ -30,9 +30,10 @@ from ..deploy import (
 from ..errors import ConfigError
 from ..networks import Network, load_network
 from ..networks.files import WEIGHTS_FILE
+from .batch import Split
 from .callbacks import progress
 from .config import load_config
-from .data import Split, load_test, load_training
+from .data import load_test, load_training
 from .evaluation import Evaluation, evaluate
 from .raw_samples import raw
 from .runs import METRICS_FILE, find_run, read_json, write_json

@@ -9,7 +9,8 @@ import torch
 from ranvier.datasets.equalise import LARGEST_GAIN, equalised
 from ranvier.errors import ConfigError
 from ranvier.experiments import Config, override
-from ranvier.experiments.data import CountSplit, load_training
+from ranvier.experiments.counts import CountSplit
+from ranvier.experiments.data import load_training
 
 
 def by_hand(word: np.ndarray, strength: float) -> np.ndarray:
