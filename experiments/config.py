@@ -118,6 +118,9 @@ class AugmentConfig:
     drop: float = opt(0.0, "largest share of events deleted; the share is drawn per sample", low=0, high=1)
     rotation: float = opt(0.0, "sensors: deviation of a random turn of the device, in degrees", low=0, high=180)
     sensor_gain: float = opt(0.0, "sensors: largest change of a sensor's scale (0.2: by 1.2 or 1/1.2)", low=0, high=3)
+    mirror: float = opt(
+        0.0, "sensors: probability of showing the other arm; the x axis has to lie along the forearm", low=0, high=1
+    )
     sensor_noise: float = opt(0.0, "sensors: deviation of white noise, in deviations of the axis", low=0, high=3)
 
 

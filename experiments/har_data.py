@@ -6,6 +6,7 @@ A network reads normalised values, each a whole multiple of 1/levels: those that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -24,6 +25,7 @@ from ..datasets import (
     refuse_overlap,
     split_speakers,
 )
+from ..datasets.har_readers import AXES
 from ..datasets.sensors import ZERO
 from ..errors import ConfigError
 from .batch import Batch
@@ -91,7 +93,7 @@ class SensorSplit:
         if rng is not None and augment is not None:
             if self.every is not None and (augment.time_later or augment.time_earlier):
                 x, labels = self.every.batch(self._shifted(np.asarray(rows), augment, rng))
-            x = augmented(x, augment, torch.from_numpy(self.by.scale), rng)
+            x = augmented(x, augment, torch.from_numpy(self.by.scale), rng, self.windows.axes)
         values = (torch.from_numpy(self.by.to_bytes(x.numpy(), self.levels)).float() - ZERO) / self.levels
         return Batch(values, torch.nn.functional.one_hot(labels, len(self.classes)).float())
 
@@ -109,22 +111,29 @@ class SensorSplit:
         return first + np.clip(start + moved, 0, count - 1)
 
 
-def augmented(x: Tensor, augment: AugmentConfig, scale: Tensor, rng: torch.Generator) -> Tensor:
+def augmented(
+    x: Tensor, augment: AugmentConfig, scale: Tensor, rng: torch.Generator, axes: Sequence[str] = AXES
+) -> Tensor:
     """Windows [T, B, axes], changed as another wearing of the device would.
 
     ``rotation`` turns every three axes of a sample about one random axis by a normal angle, all sensors alike;
-    ``sensor_gain`` scales each sensor; ``sensor_noise`` adds white noise in units of ``scale`` [axes]. ``time_stretch``
-    changes the tempo about the window's middle; where that asks for what lies outside, the first or last sample stays.
+    ``mirror`` shows what the other arm would; ``sensor_gain`` scales each sensor; ``sensor_noise`` adds white noise in
+    units of ``scale`` [axes]. ``time_stretch`` changes the tempo about the window's middle; where that asks for what
+    lies outside, the first or last sample stays.
 
     Raises:
-        ConfigError: a rotation of axes that do not come in threes.
+        ConfigError: a rotation or gain of axes that do not come in threes; a mirror for axes that are not called as
+            those of accelerometers and gyroscopes (acc_x, gyro_x, ...).
     """
     if augment.time_stretch:
         x = _stretched(x, augment.time_stretch, rng)
-    batch, axes = x.shape[1:]
-    if (augment.rotation or augment.sensor_gain) and axes % 3:
-        raise ConfigError(f"augment.rotation and sensor_gain need axes in threes (x, y, z); there are {axes}")
-    sensors = x.unflatten(2, (-1, 3)) if axes % 3 == 0 else x.unsqueeze(-1)
+    batch, number = x.shape[1:]
+    if (augment.rotation or augment.sensor_gain) and number % 3:
+        raise ConfigError(f"augment.rotation and sensor_gain need axes in threes (x, y, z); there are {number}")
+    if augment.mirror:
+        swap = torch.rand(batch, generator=rng) < augment.mirror
+        x = torch.where(swap.unsqueeze(1), x * _mirrored(axes), x)
+    sensors = x.unflatten(2, (-1, 3)) if number % 3 == 0 else x.unsqueeze(-1)
     if augment.rotation:
         turn = _rotations(batch, math.radians(augment.rotation), rng)
         sensors = torch.einsum("tbsj,bij->tbsi", sensors, turn)
@@ -147,6 +156,14 @@ def _stretched(x: Tensor, largest: float, rng: torch.Generator) -> Tensor:
     before = at.floor().clamp(max=steps - 2)
     rows = before.long().unsqueeze(2).expand(-1, -1, axes)
     return torch.lerp(x.gather(0, rows), x.gather(0, rows + 1), (at - before).unsqueeze(2))
+
+
+def _mirrored(axes: Sequence[str]) -> Tensor:
+    """1 or -1 for every axis [axes]: how it reads in a mirror across x; of a turn, the other two axes change sign."""
+    sign = dict(zip(AXES, (-1.0, 1.0, 1.0, 1.0, -1.0, -1.0), strict=True))
+    if unknown := [a for a in axes if a not in sign]:
+        raise ConfigError(f"augment.mirror knows no axis {unknown[0]!r}, only {', '.join(sign)}")
+    return torch.tensor([sign[a] for a in axes])
 
 
 def _rotations(number: int, deviation: float, rng: torch.Generator) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from ranvier.errors import ConfigError, DataError, RunError
 from ranvier.experiments import Config, har, override
@@ -128,6 +130,36 @@ def test_gain_is_one_factor_for_each_sensor_and_noise_is_scaled() -> None:
     assert float((gained[0, :, 0] - gained[0, :, 3]).abs().max()) > 0.05
     noise = augmented(x, AugmentConfig(sensor_noise=0.1), torch.tensor([1.0, 2, 3, 4, 5, 6]), rng) - x
     np.testing.assert_allclose(noise.std((0, 1)).numpy(), 0.1 * np.arange(1, 7), rtol=0.1)
+
+
+def test_a_mirror_shows_the_watch_on_the_other_arm() -> None:
+    """Referee: a watch that turns in space, and the same seen in a mirror, both read from their attitude matrices."""
+    rng, step = torch.Generator().manual_seed(0), 1e-4
+    axis = torch.randn(3, generator=rng, dtype=torch.float64)
+    cross = torch.linalg.cross(torch.eye(3, dtype=torch.float64), axis.expand(3, 3))
+    start = torch.linalg.qr(torch.randn(3, 3, generator=rng, dtype=torch.float64))[0]
+    start = start * torch.linalg.det(start).sign()
+    mirror = torch.diag(torch.tensor([-1.0, 1, 1], dtype=torch.float64))
+
+    def reads(attitude: Callable[[float], Tensor], up: Tensor) -> Tensor:
+        rate = attitude(0).T @ (attitude(step) - attitude(-step)) / (2 * step)
+        turn = torch.stack([rate[2, 1], rate[0, 2], rate[1, 0]])
+        return torch.cat([attitude(0).T @ up, turn])
+
+    def moved(t: float) -> Tensor:
+        return torch.linalg.matrix_exp(cross * t) @ start
+
+    up = torch.randn(3, generator=rng, dtype=torch.float64)
+    here = reads(moved, up)
+    there = reads(lambda t: mirror @ moved(t) @ mirror, mirror @ up)
+    x = here.float().expand(5, 40, 6)
+    got = augmented(x, AugmentConfig(mirror=0.5), torch.ones(6), rng)
+    swapped = (got != x).any(2).any(0)
+    assert 8 <= int(swapped.sum()) <= 32
+    assert torch.equal(got[:, ~swapped], x[:, ~swapped])
+    torch.testing.assert_close(got[:, swapped], there.float().expand(5, int(swapped.sum()), 6), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="no axis 'heart'"):
+        augmented(x[..., :1], AugmentConfig(mirror=0.5), torch.ones(1), rng, ("heart",))
 
 
 def test_a_stretch_changes_the_tempo_about_the_middle() -> None:
