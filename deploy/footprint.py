@@ -36,11 +36,11 @@ def footprint(inet: IntegerNetwork) -> Footprint:
     for p in inet.populations:
         for c in p.connections:
             weights += stored(c.name, c.name, c.weights).bytes
-            delays += sum(v.nbytes for kind, v in c.delays.items() if kind != "uniform" and p.depth > 1)
+            delays += sum(steps.nbytes for steps in p.delay_tables(c).values())
         for t in p.program.tables:
             tables += p.size * _width(t.lo, t.hi)
         for s in p.program.states:
-            if len(set(p.start(s.name).tolist())) > 1:
+            if not p.starts_alike(s.name):
                 tables += p.size * _width(s.lo, s.hi)
     tables += sum(i.size for i in inet.inputs if any(i.shifts))
     return Footprint(weights, delays, tables)

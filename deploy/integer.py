@@ -43,9 +43,17 @@ class IntPopulation:
         """Slots of the ring of accumulators; 1 where nothing arrives later than it is sent."""
         return 1 + max((c.reach for c in self.connections), default=0)
 
+    def delay_tables(self, c: IntConnection) -> dict[str, np.ndarray]:
+        """The delays of connection ``c`` that are looked up when a spike arrives; without a ring there are none."""
+        return {kind: steps for kind, steps in c.delays.items() if kind != "uniform" and self.depth > 1}
+
     def start(self, state: str) -> np.ndarray:
         """A state's initial value as int64 [N]."""
         return np.broadcast_to(self.initial[state], (self.size,))
+
+    def starts_alike(self, state: str) -> bool:
+        """Whether all neurons have the same initial value."""
+        return len(set(self.start(state).tolist())) == 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class IntegerNetwork:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sizes = {n.name: n.size for n in (*self.inputs, *self.populations)}
+        sizes = self.sizes
         if self.readout[1] not in READOUTS or self.readout[0] not in {p.name for p in self.populations}:
             raise ExportError(f"integer network: unknown readout {self.readout}")
         ready = {i.name for i in self.inputs}
@@ -90,6 +98,21 @@ class IntegerNetwork:
 
     def population(self, name: str) -> IntPopulation:
         return next(p for p in self.populations if p.name == name)
+
+    @property
+    def ports(self) -> dict[str, IntInput]:
+        """The inputs by name."""
+        return {i.name: i for i in self.inputs}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of every input and population, in order."""
+        return {n.name: n.size for n in (*self.inputs, *self.populations)}
+
+    @property
+    def valued(self) -> set[str]:
+        """Inputs and populations that send more than 0 and 1: a weight is multiplied with what they send."""
+        return {i.name for i in self.inputs if not i.binary} | {p.name for p in self.populations if p.program.signed}
 
     @property
     def delayed(self) -> tuple[str, ...]:
