@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .c_names import CNames
 from .c_text import array, banner
 from .inputs import IntInput
-
-if TYPE_CHECKING:
-    from .c import CPrinter
 
 SAMPLE_BIAS = 1 << 15
 """Added to samples in the vectors, which hold no negative numbers."""
 FNV_START, FNV_FACTOR = 2166136261, 16777619
 
 
-def vectors(c: CPrinter, x: np.ndarray | Mapping[str, np.ndarray]) -> str:
-    """``NAME_vectors.h``: inputs as (channel, count) pairs, and per step a hash of all outputs."""
+def vectors_header(c: CNames, x: np.ndarray | Mapping[str, np.ndarray]) -> str:
+    """``NAME_vectors.h``: inputs as (port, channel, value), and per step a hash of all outputs."""
     stimuli = c.inet.stimuli(x)
     result = c.inet.run(stimuli)
     steps, samples = next(iter(stimuli.values())).shape[:2]
@@ -58,7 +55,7 @@ def read(port: IntInput) -> str:
     return f"(int16_t)((int32_t){value} - {SAMPLE_BIAS})" if port.samples else f"(uint8_t){value}"
 
 
-def self_test(c: CPrinter) -> str:
+def self_test(c: CNames) -> str:
     n = c.name
     clear = [f"            for (i = 0; i < {i.size}; ++i) {{ in.{c.node[i.name]}[i] = 0; }}" for i in c.inet.inputs]
     put = [
@@ -85,7 +82,7 @@ def self_test(c: CPrinter) -> str:
     return "\n".join(lines)
 
 
-def replay(c: CPrinter) -> str:
+def replay(c: CNames) -> str:
     n = c.name
     states = [
         f"        for (i = 0; i < {p.size}; ++i) {{ put(state.{c.field(p, s.name)}[i]); }}"
@@ -104,6 +101,6 @@ def replay(c: CPrinter) -> str:
         f"            {n}_step(&state, &in, &out);",
         *(f"            (void)fwrite(out.{c.node[p.name]}, sizeof out.{c.node[p.name]}, 1, stdout);" for p in c.inet.populations),
         "        }", f"        put({n}_class(&state));",
-        f"        for (i = 0; i < {c.sizes[c.inet.readout[0]]}; ++i) {{ put(state.readout[i]); }}", *states, "    }", "    return 0;", "}", "",
+        f"        for (i = 0; i < {c.classes}; ++i) {{ put(state.readout[i]); }}", *states, "    }", "    return 0;", "}", "",
     ]  # fmt: skip
     return "\n".join(lines)
