@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
 
-from .artefact import LICENCE, NOTICE
 from .integer import IntegerNetwork
+from .verilog_text import banner
 
 EVENT, STEP, DUMP, CLEAR, FINISH = range(5)
 """Commands of the testbench's stimulus file: an input event, the end of a step, print the states, clear, stop."""
-
-
-def banner(what: str) -> list[str]:
-    return [f"// {LICENCE}", f"// {what}", *(f"// {line}" for line in textwrap.wrap(NOTICE, 110)), ""]
 
 
 def commands(inet: IntegerNetwork, stimuli: Mapping[str, np.ndarray], ends: np.ndarray) -> str:
