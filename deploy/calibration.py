@@ -14,7 +14,7 @@ from ..errors import ExportError
 from ..networks import Network
 from ..neurons import StepProgram
 from ..neurons.program import TORCH, Arg, Op
-from .lowering import Formats
+from .formats import Formats
 from .program import WORD, IntValue
 
 STATE_MARGIN = 2.0
