@@ -5,6 +5,8 @@ from .footprint import Footprint, float_footprint, footprint, without_unread
 from .inputs import IntInput, Sensor
 from .integer import IntegerNetwork, IntegerResult, IntPopulation
 from .latency import c_latency
+from .nir_export import to_nir, write_nir
+from .nir_import import from_nir
 from .onnx_float import FloatAgreement, export_float_onnx, float_agreement
 from .program import IntOp, IntProgram, IntValue
 from .quantize import check_exportable, quantize
@@ -42,7 +44,10 @@ __all__ = [
     "float_agreement",
     "float_footprint",
     "footprint",
+    "from_nir",
     "quantize",
+    "to_nir",
     "verify",
     "without_unread",
+    "write_nir",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ranvier.cli import app
@@ -122,6 +123,28 @@ def test_export_and_verify_c(home: Path, ranvier) -> None:
     assert (found["differing_spikes"], found["samples"], found["reason"], found["passed"]) == (0, 36, None, True)
     assert (found["bytes"], found["ram"], found["accuracy"]) == (made["bytes"], made["ram"], made["accuracy"])
     assert found["targets"]["c"]["differing_states"] == 0
+
+
+def test_nir_writes_a_file_that_reads_back(home: Path, ranvier, tmp_path: Path) -> None:
+    pytest.importorskip("nir", reason="the package nir is not installed (pip install -e .[interop])")
+    from ranvier import from_nir, load_network
+
+    assert ranvier("train", "digits", *settings(home), "--run", "lif", "neuron=LIF", "epochs=1")[0] == 0
+    code, out, _ = ranvier("nir", "lif")
+    path = home / out.strip()
+    assert code == 0 and path == home / "runs/lif/nir/lif.nir"
+    net, back = load_network(home / "runs/lif"), from_nir(path)
+    x = torch.randint(0, 3, (20, 4, 10)).float()
+    with torch.no_grad():
+        wanted = net.eval()(x, record=net.populations)
+        got = back.eval()(x, record=net.populations)
+    for name, sent in wanted.recorded.items():
+        assert float(sent.abs().sum()) > 0
+        assert float((sent != got.recorded[name]).float().mean()) < 0.01 or name == net.readout_of[0]
+    torch.testing.assert_close(got.output, wanted.output, rtol=0.2, atol=0.2)
+    for run, option, problem in (("lif", "hard", "reset must be one of circuit, note"), ("small", "note", "AdLIF")):
+        code, _, err = ranvier("nir", run, "--out", str(tmp_path / "a.nir"), "--reset", option)
+        assert code == 1 and problem in err and not list(tmp_path.iterdir())
 
 
 def test_verify_fails_when_the_program_was_changed(home: Path, ranvier, tmp_path: Path) -> None:

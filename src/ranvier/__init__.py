@@ -52,7 +52,16 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "save_network",
         "sensor_input",
     ),
-    "ranvier.deploy": ("TARGETS", "IntegerNetwork", "Sensor", "quantize", "verify"),
+    "ranvier.deploy": (
+        "TARGETS",
+        "IntegerNetwork",
+        "Sensor",
+        "from_nir",
+        "quantize",
+        "to_nir",
+        "verify",
+        "write_nir",
+    ),
     "ranvier.errors": ("RanvierError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

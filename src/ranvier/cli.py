@@ -263,6 +263,39 @@ def verify(
 
 
 @app.command()
+def nir(
+    run: Run,
+    file: Annotated[Path | None, typer.Option("--out", help="The file to write; by default RUN/nir/NAME.nir.")] = None,
+    step: Annotated[
+        float | None,
+        typer.Option(help="What a step takes in the file, in seconds; by default the run's dt. For snnTorch: 1e-4."),
+    ] = None,
+    integrator: Annotated[str, typer.Option(help="How the reader integrates: euler or exact.")] = "euler",
+    reset: Annotated[
+        str,
+        typer.Option(
+            help="Resets that subtract: circuit (nodes that any reader runs alike) or note (plain LIF nodes and a note "
+            "in the file)."
+        ),
+    ] = "circuit",
+    gain: Annotated[
+        str, typer.Option(help="Where it stands what an input adds: in the node, or in the weights (for Norse).")
+    ] = "node",
+) -> None:
+    """Write a run's network, in float, as a NIR file for other simulators and neuromorphic chips."""
+    with _clean_errors():
+        from ranvier.deploy import write_nir
+        from ranvier.experiments.runs import find_run
+        from ranvier.experiments.workflow import artefact_name
+        from ranvier.networks import load_network
+
+        folder = find_run(run)
+        path = file or folder / "nir" / f"{artefact_name(folder)}.nir"
+        net = load_network(folder)
+        out.print(str(write_nir(net, path, step=step, integrator=integrator, reset=reset, gain=gain)), soft_wrap=True)
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write report.html into the run folder: one file, no network needed to read it."""
     with _clean_errors():
