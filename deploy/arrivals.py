@@ -47,6 +47,11 @@ class IntConnection:
         """The most further steps that a synapse has."""
         return sum(int(steps.max()) for steps in self.delays.values())
 
+    @property
+    def back(self) -> np.ndarray:
+        """How many steps ago what arrives was sent: one number where all synapses agree, else [N_target, N_source]."""
+        return np.array(self.delay + self.reach) if set(self.delays) <= {"uniform"} else self.delay + self.further
+
     def check(self, n_source: int, n_target: int, acc: tuple[int, int]) -> None:
         """Raise :class:`ExportError`, naming the connection, for what does not fit; ``acc`` is the interval of the
         target's accumulator.

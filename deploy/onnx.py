@@ -56,12 +56,9 @@ class IntegerPrinter(StepPrinter):
         super().__init__(inputs, parts, inet.readout, lowest, contract(inet))
 
     def _part(self, p: IntPopulation) -> Part:
-        links = []
-        for c in p.connections:
-            back = np.array(c.delay + c.reach) if set(c.delays) <= {"uniform"} else c.delay + c.further
-            links.append(Link(c.name, c.source, self.weights(c), back, c.delay > 0))
+        links = tuple(Link(c.name, c.source, self.weights(c), c.back, c.delay > 0) for c in p.connections)
         states = {s.name: p.start(s.name) for s in p.program.states}
-        return Part(p.name, p.size, np.uint8 if p.program.binary else np.int32, tuple(links), states)
+        return Part(p.name, p.size, np.uint8 if p.program.binary else np.int32, links, states)
 
     def weights(self, c: IntConnection) -> np.ndarray:
         """int8, or int32 where they count powers of two, as beside samples."""

@@ -78,8 +78,7 @@ class FloatPrinter(StepPrinter):
         links = []
         for c in folded:
             # where spikes arrive is the same as in integers
-            steps = IntConnection(c.name, c.source, c.delay, c.weights, c.delays)
-            back = np.array(c.delay + steps.reach) if set(c.delays) <= {"uniform"} else c.delay + steps.further
+            back = IntConnection(c.name, c.source, c.delay, c.weights, c.delays).back
             links.append(Link(c.name, c.source, c.weights.astype(REAL), back, c.delay > 0))
         values = neuron.values(self.net.dt)
         starts = {
