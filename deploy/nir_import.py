@@ -102,7 +102,8 @@ def _about(graph: Any) -> dict[str, Any]:
     try:
         about = json.loads(text.decode() if isinstance(text, bytes) else str(text))
         about = {k: about[k] for k in ("dt_ms", "step", "unit", "integrator", "reset", "inputs", "readout")}
-        float(about["dt_ms"]), float(about["step"]), dict(about["reset"]), dict(about["inputs"])
+        about |= {"dt_ms": float(about["dt_ms"]), "step": float(about["step"])}
+        about |= {"reset": dict(about["reset"]), "inputs": dict(about["inputs"])}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"NIR: the graph's metadata {METADATA!r} is damaged ({error!r})") from error
     return about

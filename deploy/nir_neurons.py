@@ -99,45 +99,43 @@ def read_neuron(name: str, node: Any, reading: Reading, dt: float, reset: str, d
 
     Errors as for ``from_nir``.
     """
-    fields = [*node.leaks, node.threshold] if isinstance(node, Circuit) else [node]
+    circuit, stock = (node, None) if isinstance(node, Circuit) else (None, node)
+    leaks: tuple[Any, ...] = circuit.leaks if circuit else (stock,)
+    fields = (*leaks, circuit.threshold) if circuit else leaks
     given = {len(numbers(value)) for field in fields for value in vars(field).values() if hasattr(value, "shape")}
     size = arriving if given <= {1} else max(given)
     if not given <= {1, size}:
         raise GraphError(f"NIR node {name!r}: its parameters are of {', '.join(map(str, sorted(given)))} neurons")
-    per_unit = dt / reading.step
 
     def time(tau: Any) -> Any:
-        return shared(numbers(tau) * per_unit)
+        return shared(numbers(tau) * dt / reading.step)
 
-    def whole(gain: Reals, constant: Reals, neuron: Neuron) -> Reads:
-        return Reads(neuron, np.broadcast_to(gain, size).copy(), np.broadcast_to(constant, size).copy())
-
-    options: dict[str, Any] = {"integrator": reading.integrator}
-    circuit = node if isinstance(node, Circuit) else None
-    leaks = circuit.leaks if circuit else (node,)
-    if not circuit and kind_of(node) == "CubaLIF":
-        syn = kept(name, "tau_syn", node.tau_syn, reading)
-        mem = kept(name, "tau_mem", node.tau_mem, reading)
-        gain, constant = (1 - mem) * numbers(node.r) * (1 - syn) * numbers(node.w_in), _constant(node, mem)
-        taus = [time(node.tau_syn), time(node.tau_mem)]
+    if stock is not None and kind_of(stock) == "CubaLIF":
+        syn = kept(name, "tau_syn", stock.tau_syn, reading)
+        mem = kept(name, "tau_mem", stock.tau_mem, reading)
+        gain, constant = (1 - mem) * numbers(stock.r) * (1 - syn) * numbers(stock.w_in), _constant(stock, mem)
+        taus = [time(stock.tau_syn), time(stock.tau_mem)]
     else:
         parts = [leak(name, part, reading) for part in leaks]
         gain = np.prod([g for g, _ in parts], axis=0)
         constant = np.sum([_constant(part, keep) for part, (_, keep) in zip(leaks, parts, strict=True)], axis=0)
         taus = [time(part.tau) if hasattr(part, "tau") else np.inf for part in leaks]
-    if kind_of(node) in LEAKS:
-        return whole(gain, constant, Integrator(size, tau_mem=taus[0], **options))
+    if len(taus) > 1 and np.any(constant):
+        raise GraphError(f"NIR node {name!r}: two leaks in a row with v_leak other than 0 have no counterpart")
+    options: dict[str, Any] = {"integrator": reading.integrator, "tau_mem": taus[-1]}
+    kind: type[Neuron] = LIF
+    if len(taus) > 1:
+        kind, options["tau_syn"] = CuBaLIF, taus[0]
     if circuit:
         options |= {"reset": circuit.reset, "threshold": shared(numbers(circuit.threshold.threshold))}
-    else:
-        options |= {"reset": reset, "reset_delayed": delayed, "threshold": shared(numbers(node.v_threshold))}
-        if reset == "to_value" and np.any(numbers(node.v_reset)):
-            options["v_reset"] = shared(numbers(node.v_reset))
-    if len(taus) == 1:
-        return whole(gain, constant, LIF(size, tau_mem=taus[0], **options))
-    if np.any(constant):
-        raise GraphError(f"NIR node {name!r}: two leaks in a row with v_leak other than 0 have no counterpart")
-    return whole(gain, constant, CuBaLIF(size, tau_syn=taus[0], tau_mem=taus[1], **options))
+    elif kind_of(stock) in LEAKS:
+        kind = Integrator
+    elif stock is not None:
+        options |= {"reset": reset, "reset_delayed": delayed, "threshold": shared(numbers(stock.v_threshold))}
+        if reset == "to_value" and np.any(numbers(stock.v_reset)):
+            options["v_reset"] = shared(numbers(stock.v_reset))
+    whole = (np.broadcast_to(value, size).copy() for value in (gain, constant))
+    return Reads(kind(size, **options), *whole)
 
 
 def _constant(node: Any, keep: Reals) -> Reals:

@@ -160,7 +160,7 @@ def _stretched(x: Tensor, largest: float, rng: torch.Generator) -> Tensor:
 
 def _mirrored(axes: Sequence[str]) -> Tensor:
     """1 or -1 for every axis [axes]: how it reads in a mirror across x; of a turn, the other two axes change sign."""
-    sign = dict(zip(AXES, (-1.0, 1.0, 1.0, 1.0, -1.0, -1.0), strict=True))
+    sign: dict[str, float] = dict(zip(AXES, (-1.0, 1.0, 1.0, 1.0, -1.0, -1.0), strict=True))
     if unknown := [a for a in axes if a not in sign]:
         raise ConfigError(f"augment.mirror knows no axis {unknown[0]!r}, only {', '.join(sign)}")
     return torch.tensor([sign[a] for a in axes])
