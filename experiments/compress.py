@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import glob
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,8 @@ def run_one(
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """By variant: means over the networks that all began from; ``loss``: points below the float network that was
-    trained as long (mean and standard deviation of the differences); ``smaller``: how many times fewer bytes than the
-    float network.
+    trained as long; ``smaller``: how many times fewer bytes than the float network. Standard deviations are over seeds,
+    of the means of each (``fold0-seed1``, ``fold1-seed1``, ...), or over the networks where there is one seed.
     """
     table: dict[str, Any] = {}
     reference = {r["base"]: r for r in runs if r["variant"] == "further"}
@@ -165,17 +166,17 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         best = [r["float_accuracy"] if r["accuracy"] is None else r["accuracy"] for r in own]
         size = [r["float_bytes"] if r["bytes"] is None else r["bytes"] for r in own]
-        lost = [
-            100 * (reference[r["base"]]["float_accuracy"] - a)
-            for r, a in zip(own, best, strict=True)
-            if r["base"] in reference
-        ]
         fair = [r.get("float_macro_f1") if r.get("macro_f1") is None else r["macro_f1"] for r in own]
+        lost = [
+            100 * (reference[r["base"]]["float_accuracy"] - a) if r["base"] in reference else None
+            for r, a in zip(own, best, strict=True)
+        ]
+        bases = [r["base"] for r in own]
         table[name] = {
             "networks": len(own),
-            "accuracy": _spread(best),
-            "macro_f1": _spread([f for f in fair if f is not None]),
-            "loss": _spread(lost),
+            "accuracy": _spread(best, bases),
+            "macro_f1": _spread(fair, bases),
+            "loss": _spread(lost, bases),
             "bytes": float(np.mean(size)),
             "weights": float(np.mean([r["weights"] for r in own])),
             "smaller": float(np.mean([r["float_bytes"] / s for r, s in zip(own, size, strict=True)])),
@@ -183,10 +184,17 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"summary": table, "runs": runs}
 
 
-def _spread(values: list[float]) -> dict[str, float | None]:
-    if not values:
+def _spread(values: Sequence[float | None], bases: Sequence[str]) -> dict[str, float | None]:
+    """Mean and standard deviation of what there is."""
+    found = [(base, v) for base, v in zip(bases, values, strict=True) if v is not None]
+    if not found:
         return {"mean": None, "sd": None}
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+    seeds: dict[str, list[float]] = {}
+    for base, v in found:
+        seeds.setdefault(base.rpartition("seed")[2] if "seed" in base else base, []).append(v)
+    means = [float(np.mean(own)) for own in seeds.values()] if len(seeds) > 1 else [v for _, v in found]
+    sd = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return {"mean": float(np.mean([v for _, v in found])), "sd": sd}
 
 
 def rows_of(found: dict[str, Any]) -> list[tuple[str, ...]]:

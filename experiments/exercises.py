@@ -1,7 +1,7 @@
 """``ranvier train exercises``: which of seven shoulder exercises a watch saw, by people who were not trained on.
 
 seglearn's recordings, in windows of 8 s, since a repetition takes several. Everything else is as in ``ranvier train
-har``, without a choice inside the folds: one recipe, which was tried on some of the training people of two folds.
+har``: each fold chooses, on three of its own training people, among the augmentations and sizes below.
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ from .config import Config
 from .experiment import Experiment
 from .selection import Candidate
 
-RECIPE = Candidate(
-    "worn otherwise",
-    "another wearing of the watch, other paces",
-    ("rotation=20", "sensor_gain=0.2", "sensor_noise=0.2", "time_stretch=0.2"),
+WORN = ("rotation=20", "sensor_gain=0.2", "sensor_noise=0.2", "time_stretch=0.2")
+MORE = ("rotation=30", "sensor_gain=0.3", "sensor_noise=0.3", "time_stretch=0.3", "dropout=0.4")
+
+#: What each fold chooses among; of equals the first.
+CANDIDATES = (
+    Candidate("worn otherwise", "another wearing of the watch, other paces", WORN),
+    Candidate("other arm", "and the watch on the other arm", (*WORN, "mirror=0.5")),
+    Candidate("other arm, more", "the same, stronger", (*MORE, "mirror=0.5")),
+    Candidate(
+        "other arm, twice as wide", "in a larger network", (*WORN, "mirror=0.5", "hidden=[256]", "model.channels=12")
+    ),
 )
 
 
@@ -34,7 +41,7 @@ def defaults() -> Config:
 
 
 def _run(config: Config, folder: Path, console: Console, overwrite: bool) -> None:
-    found = har.sweep(config, folder, console, overwrite, candidates=(RECIPE,), models=("l2mu",))
+    found = har.sweep(config, folder, console, overwrite, candidates=CANDIDATES, models=("l2mu",))
     har.show(found, folder, console)
 
 

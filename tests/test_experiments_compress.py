@@ -103,6 +103,25 @@ def test_losses_are_against_the_float_network_trained_as_long() -> None:
     assert curves["float"][0][:2] == (1000.0, pytest.approx(85.0))
 
 
+def test_folds_are_averaged_before_seeds_are_spread() -> None:
+    """Folds differ far more than seeds do, and the standard deviation is of the seeds."""
+    runs = [
+        {
+            "variant": variant, "base": f"fold{f}-l2mu-seed{s}", "float_accuracy": 0.9, "float_macro_f1": 0.8,
+            "accuracy": accuracy, "macro_f1": None, "float_bytes": 1000, "bytes": None, "weights": 10,
+        }
+        for variant, offset in (("further", None), ("qat-4", 0.0))
+        for f in range(2) for s in range(3)
+        for accuracy in [None if offset is None else (0.5, 0.7)[f] + 0.01 * s]
+    ]  # fmt: skip
+    found = compress.summary(runs)["summary"]["qat-4"]
+    assert found["networks"] == 6
+    assert found["accuracy"] == {"mean": pytest.approx(0.61), "sd": pytest.approx(0.01)}
+    assert found["loss"] == {"mean": pytest.approx(29.0), "sd": pytest.approx(1.0)}
+    one = compress.summary([r for r in runs if r["base"].endswith("seed0")])["summary"]["qat-4"]
+    assert one["accuracy"]["sd"] == pytest.approx(0.2 / 2**0.5)
+
+
 def test_the_experiment_goes_on_where_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compress, "SEEDS", 1)
     monkeypatch.setattr(compress, "VARIANTS", (compress.VARIANTS[0], compress.VARIANTS[3], compress.VARIANTS[6]))
