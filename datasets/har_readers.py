@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from .known_files import known_bytes, packaged_file, shared_file
-from .sensors import SensorData, SensorError, SensorRecording
+from .sensors import ARMS, SensorData, SensorError, SensorRecording
 
 AXES = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z")
 
@@ -103,8 +103,11 @@ def read_seglearn(path: str | os.PathLike[str] | None = None) -> SensorData:
             int(subject),
             SEGLEARN_RATE,
             f"{i}_{data['y_labels'][int(label)]}",
+            ARMS[int(side)],
         )
-        for i, (values, label, subject) in enumerate(zip(data["X"], data["y"], data["subject"], strict=True))
+        for i, (values, label, subject, side) in enumerate(
+            zip(data["X"], data["y"], data["subject"], data["side"], strict=True)
+        )
     ]
     return SensorData(tuple(recordings), AXES, tuple(str(n) for n in data["y_labels"]))
 

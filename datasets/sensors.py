@@ -21,6 +21,7 @@ from .splits import Split, refuse_overlap, split_speakers
 
 RATE = 20.0
 """Samples a second that windows have by default."""
+ARMS = ("left", "right")
 _LARGEST_FACTOR = 1000
 
 
@@ -57,6 +58,7 @@ class SensorRecording:
         subject: the person's number.
         rate: samples a second.
         name: for messages.
+        arm: ``left`` or ``right``, where it is known.
     """
 
     values: NDArray[np.float32]
@@ -64,6 +66,7 @@ class SensorRecording:
     subject: int
     rate: float
     name: str
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,36 @@ class SensorData:
         return replace(
             self, recordings=tuple(replace(r, values=r.values[:, columns]) for r in self.recordings), axes=tuple(axes)
         )
+
+    def on_one_arm(self, arm: str = "right") -> SensorData:
+        """The same recordings, all as if made on ``arm``: those of the other are mirrored (:func:`mirror_signs`).
+
+        Raises:
+            ConfigError: an arm other than left and right, or axes that have no mirror.
+            SensorError: a recording of which the arm is not known.
+        """
+        if arm not in ARMS:
+            raise ConfigError(f"arm must be one of {', '.join(ARMS)}, got {arm!r}")
+        signs = mirror_signs(self.axes)
+        turned = []
+        for r in self.recordings:
+            if r.arm not in ARMS:
+                raise SensorError("is not known to be of the left or the right arm", r.name, r.subject)
+            turned.append(r if r.arm == arm else replace(r, values=r.values * signs, arm=arm))
+        return replace(self, recordings=tuple(turned))
+
+
+def mirror_signs(axes: Sequence[str]) -> NDArray[np.float32]:
+    """1 or -1 for every axis [axes]: how it reads in a mirror across x, the forearm's axis, as on the other arm. An
+    acceleration changes its sign along x; a turn about the other two.
+
+    Raises:
+        ConfigError: axes that are not called as those of an accelerometer and a gyroscope are (acc_x, gyro_x, ...).
+    """
+    signs = {"acc_x": -1, "acc_y": 1, "acc_z": 1, "gyro_x": 1, "gyro_y": -1, "gyro_z": -1}
+    if unknown := [a for a in axes if a not in signs]:
+        raise ConfigError(f"there is no mirror for the axis {unknown[0]!r}, only for {', '.join(signs)}")
+    return np.array([signs[a] for a in axes], np.float32)
 
 
 @dataclass(frozen=True)

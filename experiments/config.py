@@ -65,6 +65,11 @@ class DataConfig:
     )
     download: bool = opt(True, "shd, ssc, gsc, psmnist: fetch what is not there")
     stride: float = opt(250.0, "distance of the starts of windows of a sensor source, in ms", low=1)
+    one_arm: bool = opt(
+        False,
+        "sensors: mirror the recordings of the left arm, as the right would have them; a device then has to know on "
+        "which arm it is worn (seglearn)",
+    )
     levels: int = opt(
         32, "a normalised sensor value z becomes the byte 128 + round(levels z), which saturates", low=1, high=127
     )

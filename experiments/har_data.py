@@ -26,7 +26,7 @@ from ..datasets import (
     split_speakers,
 )
 from ..datasets.har_readers import AXES
-from ..datasets.sensors import ZERO
+from ..datasets.sensors import ZERO, mirror_signs
 from ..errors import ConfigError
 from .batch import Batch
 from .config import SENSOR_SOURCES, AugmentConfig, Config, DataConfig
@@ -132,7 +132,7 @@ def augmented(
         raise ConfigError(f"augment.rotation and sensor_gain need axes in threes (x, y, z); there are {number}")
     if augment.mirror:
         swap = torch.rand(batch, generator=rng) < augment.mirror
-        x = torch.where(swap.unsqueeze(1), x * _mirrored(axes), x)
+        x = torch.where(swap.unsqueeze(1), x * torch.from_numpy(mirror_signs(axes)), x)
     sensors = x.unflatten(2, (-1, 3)) if number % 3 == 0 else x.unsqueeze(-1)
     if augment.rotation:
         turn = _rotations(batch, math.radians(augment.rotation), rng)
@@ -158,14 +158,6 @@ def _stretched(x: Tensor, largest: float, rng: torch.Generator) -> Tensor:
     return torch.lerp(x.gather(0, rows), x.gather(0, rows + 1), (at - before).unsqueeze(2))
 
 
-def _mirrored(axes: Sequence[str]) -> Tensor:
-    """1 or -1 for every axis [axes]: how it reads in a mirror across x; of a turn, the other two axes change sign."""
-    sign: dict[str, float] = dict(zip(AXES, (-1.0, 1.0, 1.0, 1.0, -1.0, -1.0), strict=True))
-    if unknown := [a for a in axes if a not in sign]:
-        raise ConfigError(f"augment.mirror knows no axis {unknown[0]!r}, only {', '.join(sign)}")
-    return torch.tensor([sign[a] for a in axes])
-
-
 def _rotations(number: int, deviation: float, rng: torch.Generator) -> Tensor:
     """Random rotation matrices [B, 3, 3] by Rodrigues' formula; the angle, in radians, is normal."""
     axis = torch.nn.functional.normalize(torch.randn(number, 3, generator=rng), dim=1)
@@ -177,13 +169,14 @@ def _rotations(number: int, deviation: float, rng: torch.Generator) -> Tensor:
 
 
 @lru_cache(maxsize=2)
-def _read(source: str, root: str) -> SensorData:
-    return read_sensors(source, root)
+def _read(source: str, root: str, one_arm: bool) -> SensorData:
+    found = read_sensors(source, root)
+    return found.on_one_arm() if one_arm else found
 
 
 @lru_cache(maxsize=4)
-def _windows(source: str, root: str, window: float, stride: float, rate: float) -> SensorWindows:
-    return cut_windows(_read(source, root), window, stride, rate=rate)
+def _windows(source: str, root: str, one_arm: bool, window: float, stride: float, rate: float) -> SensorWindows:
+    return cut_windows(_read(source, root, one_arm), window, stride, rate=rate)
 
 
 def windows_of(data: DataConfig) -> SensorWindows:
@@ -194,7 +187,7 @@ def windows_of(data: DataConfig) -> SensorWindows:
     """
     if data.source not in SENSOR_SOURCES:
         raise ConfigError(f"data.source={data.source} is no sensor data; there are {', '.join(SENSOR_SOURCES)}")
-    return _windows(data.source, data.root, data.window, data.stride, 1000 / data.dt)
+    return _windows(data.source, data.root, data.one_arm, data.window, data.stride, 1000 / data.dt)
 
 
 def _sides(config: Config) -> tuple[SensorWindows, SensorWindows]:
@@ -227,7 +220,7 @@ def load_training(config: Config) -> tuple[SensorSplit, SensorSplit | None]:
     by = Normalizer.fit(train)
     d = config.data
     moves = config.augment.time_later or config.augment.time_earlier
-    every = _windows(d.source, d.root, d.window, d.dt, 1000 / d.dt) if moves else None
+    every = _windows(d.source, d.root, d.one_arm, d.window, d.dt, 1000 / d.dt) if moves else None
     return SensorSplit(train, by, d.levels, every), None if valid is None else SensorSplit(valid, by, d.levels)
 
 

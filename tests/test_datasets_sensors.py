@@ -55,6 +55,39 @@ def people(number: int, seed: int = 0) -> SensorData:
     return data(*made)
 
 
+# -- arms -------------------------------------------------------------------------------------------------------------
+
+
+def test_recordings_of_one_arm_look_like_those_of_the_other() -> None:
+    """Referee: turned about the vertical by what the other arm does in a mirror; see also the augmentation's test."""
+    names = ("gyro_z", "acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y")
+    values = np.arange(1.0, 13).reshape(2, 6).astype(np.float32)
+    made = SensorData(
+        tuple(SensorRecording(values, np.zeros(2, np.int64), 1, 20.0, arm, arm) for arm in ("left", "right")),
+        names,
+        ("rest",),
+    )
+    one = made.on_one_arm()
+    assert [r.arm for r in one.recordings] == ["right", "right"]
+    np.testing.assert_array_equal(one.recordings[1].values, values)
+    np.testing.assert_array_equal(one.recordings[0].values, values * [-1, -1, 1, 1, 1, -1])
+    np.testing.assert_array_equal(one.on_one_arm("left").recordings[1].values, values * [-1, -1, 1, 1, 1, -1])
+    assert made.recordings[0].arm == "left"
+
+
+def test_an_arm_that_is_not_known_is_refused_by_name() -> None:
+    with pytest.raises(SensorError, match=r"recording r, subject 7.*arm"):
+        SensorData((recording(subject=7),), AXES, ("rest",)).on_one_arm()
+    with pytest.raises(ConfigError, match="left, right"):
+        data(recording()).on_one_arm("both")
+    with pytest.raises(ConfigError, match="no mirror for the axis 'heart'"):
+        SensorData(
+            (SensorRecording(np.zeros((5, 1), np.float32), np.zeros(5, np.int64), 1, 20.0, "r", "left"),),
+            ("heart",),
+            ("rest",),
+        ).on_one_arm()
+
+
 # -- windows ----------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +313,11 @@ def test_seglearn() -> None:
     assert {len(set(r.labels.tolist())) for r in found.recordings} == {1}
     windows = cut_windows(found, 2000, 1000)
     assert windows.x.shape[1:] == (40, 6) and np.bincount(windows.labels).min() > 100
+    # a pendulum's arm hangs: gravity lies along the forearm, the other way round on the other arm
+    hanging = [r for r in found.recordings if r.labels[0] == 0]
+    assert {(r.arm, float(np.sign(r.values[:, 0].mean()))) for r in hanging} == {("left", 1.0), ("right", -1.0)}
+    turned = found.on_one_arm().recordings
+    assert {float(np.sign(r.values[:, 0].mean())) for r in turned if r.labels[0] == 0} == {-1.0}
 
 
 class _Bomb:

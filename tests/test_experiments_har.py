@@ -158,7 +158,7 @@ def test_a_mirror_shows_the_watch_on_the_other_arm() -> None:
     assert 8 <= int(swapped.sum()) <= 32
     assert torch.equal(got[:, ~swapped], x[:, ~swapped])
     torch.testing.assert_close(got[:, swapped], there.float().expand(5, int(swapped.sum()), 6), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ConfigError, match="no axis 'heart'"):
+    with pytest.raises(ConfigError, match="no mirror for the axis 'heart'"):
         augmented(x[..., :1], AugmentConfig(mirror=0.5), torch.ones(1), rng, ("heart",))
 
 
