@@ -37,7 +37,10 @@ from .sensors import (
     train_test,
 )
 from .sequential_digits import SequentialDigits, permutation, sequential_digits
-from .shd import EventSource, Joined, SpikeFile, SpikeFileError, write_shd
+from .shd import SpikeFile
+from .shd_layout import SpikeFileError
+from .shd_write import write_shd
+from .sources import EventSource, Joined
 from .speech_commands import SpeechCommands
 from .splits import hold_out, leave_groups_out, leave_one_speaker_out, refuse_overlap, split_speakers
 

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..errors import ConfigError, DataError
 from .cochlea import SHD_CHANNELS, SHD_RATE, Cochlea, SpikeTrain
-from .shd import write_shd
+from .shd_write import write_shd
 
 SUFFIXES = (".wav", ".flac")
 # A WAV header that was written to a pipe cannot know the length; writers put a number near 2^31 or 2^32 there.

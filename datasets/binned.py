@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -20,7 +19,8 @@ from torch import Tensor
 from ..errors import ConfigError, DataError
 from ..files import atomic_path, cache_folder
 from .binning import LARGEST_COUNT, Binning, Counts, bin_spikes
-from .shd import EventSource
+from .cache_keys import cache_key
+from .sources import EventSource
 
 _FORMAT = 1  # of the cache; a change of the binning's rules must raise it
 
@@ -227,7 +227,7 @@ class _Entry:
         parameters = {"format": _FORMAT, "source": source.identity, "binning": binning.to_config()}
         parameters["channels"] = binning.bins_of(source.channels)
         parameters["samples"] = len(source)
-        key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:32]
+        key = cache_key(parameters)
         return cls(folder / f"{key}.u8", folder / f"{key}.json", parameters)
 
     def load(self) -> tuple[NDArray[np.uint8] | None, dict[str, Any]]:

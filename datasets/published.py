@@ -22,7 +22,8 @@ from tonic.download_utils import download_url
 
 from ..errors import ConfigError, DataError
 from ..files import atomic_path
-from .shd import SpikeFile, SpikeFileError
+from .shd import SpikeFile
+from .shd_layout import SpikeFileError
 
 BASE_URL = "https://zenkelab.org/datasets/"
 

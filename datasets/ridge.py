@@ -20,7 +20,7 @@ from scipy.spatial.distance import cdist
 from ..errors import DataError
 from .binned import BinnedDataset
 from .binning import Binning
-from .shd import EventSource
+from .sources import EventSource
 from .splits import leave_one_speaker_out
 
 ALPHA = 0.1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -28,6 +27,7 @@ from ..files import atomic_path, cache_folder
 from .audio import read_audio
 from .binned import BinnedDataset
 from .binning import Binning
+from .cache_keys import cache_key, file_state
 from .mel import log_mel
 from .splits import refuse_overlap
 
@@ -105,8 +105,7 @@ class SpeechCommands:
         """
         binning = Binning(dt, window, 1)
         steps = binning.steps or 1
-        stat = [(str(f), s.st_size, s.st_mtime_ns) for f, s in ((f, f.stat()) for f in self.files)]
-        key = hashlib.sha256(json.dumps([_FORMAT, bands, dt, window, stat]).encode()).hexdigest()[:32]
+        key = cache_key([_FORMAT, bands, dt, window, [file_state(file) for file in self.files]])
         rows_at, lengths_at = (cache_folder() / "mel" / f"{key}-{name}.npy" for name in ("rows", "lengths"))
         kept = _kept(rows_at, lengths_at, len(self), bands)
         if kept is None:

@@ -30,7 +30,7 @@ from ..datasets.binning import LARGEST_COUNT
 from ..datasets.compress import compressed
 from ..datasets.digits import DATA_FOLDER
 from ..datasets.equalise import equalised
-from ..datasets.shd import EventSource
+from ..datasets.sources import EventSource
 from ..datasets.splits import hold_out, refuse_overlap, split_speakers
 from ..errors import ConfigError, DataError
 from .batch import Batch, Split

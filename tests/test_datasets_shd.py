@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from ranvier.datasets import EVENT_DTYPE, SHD, SSC, Joined, RanvierDigits, SpikeFile, SpikeFileError, write_shd
 from ranvier.datasets import published as published_module
-from ranvier.datasets import shd as shd_module
+from ranvier.datasets import shd_check as shd_module
 from ranvier.datasets.events import to_microseconds
 from ranvier.datasets.published import SHD_FILES, SSC_FILES, Published
 from ranvier.errors import ConfigError, DataError
