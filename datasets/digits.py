@@ -33,6 +33,7 @@ from ..errors import ConfigError, ToolError
 from ..files import atomic_path
 from .audio import Recording, convert, key_seed, write_trains
 from .cochlea import SHD_CHANNELS, SHD_RATE
+from .known_files import digest
 
 DATA_VERSION = "1"
 SEED = 2026
@@ -296,7 +297,7 @@ def make_digits(
             "takes": takes,
             "spikes": written.spikes,
             "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": digest(path, "sha256"),
         }
     with atomic_path(target / "ranvier_digits.json") as temporary:
         temporary.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -7,7 +7,6 @@ all samples joined, recording i is ``x[offsets[i]:offsets[i + 1]]``; ``digit``, 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..errors import DataError
 from .audio import Recording, convert, key_seed, write_trains
 from .cochlea import MODEL_VERSION, SHD_RATE
 from .digits import ENGLISH
+from .known_files import digest
 
 _ARRAYS = ("x", "offsets", "digit", "speaker", "index", "speaker_names", "sample_rate")
 
@@ -78,8 +78,7 @@ def convert_fsdd(
     """
     source, target = Path(npz), Path(out)
     arrays = read_fsdd(source)
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    made_from = f"{digest} seed {seed} limit {limit} model {MODEL_VERSION} rate {SHD_RATE}"
+    made_from = f"{digest(source, 'sha256')} seed {seed} limit {limit} model {MODEL_VERSION} rate {SHD_RATE}"
     if _made_from(target) == made_from:
         return target
     rate = int(arrays["sample_rate"])

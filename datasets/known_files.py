@@ -1,11 +1,17 @@
-"""Files of which one version is known: found beside the checkout or in an installed package, and checked before use."""
+"""Files of which one version is known: found beside the checkout, in an installed package or on the network, and
+checked before use.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+from tonic.download_utils import download_url
 
 from ..errors import DataError
 
@@ -55,3 +61,19 @@ def known_bytes(path: str | os.PathLike[str], sha256: str) -> bytes:
             f"{file}: SHA-256 is {found}, not {sha256}; it was changed or is of another version, and is not opened"
         )
     return content
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """The checksum of a file of any size, in hexadecimal digits; ``algorithm`` as in ``hashlib``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def download_known(url: str, folder: Path, md5: str) -> None:
+    """Fetch a file into ``folder`` through tonic.
+
+    Raises:
+        RuntimeError: how tonic says that the md5 is wrong. OSError: it cannot be had.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # tonic prints; standard output belongs to the caller
+        download_url(url, str(folder), md5=md5)

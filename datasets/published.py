@@ -6,22 +6,18 @@ against their published md5, and unpacked so that an interruption leaves nothing
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tonic.download_utils import download_url
-
 from ..errors import ConfigError, DataError
 from ..files import atomic_path
+from .known_files import digest, download_known
 from .shd import SpikeFile
 from .shd_layout import SpikeFileError
 
@@ -137,7 +133,7 @@ class RanvierDigits(SpikeFile):
         try:
             self.about: dict[str, Any] = json.loads((self.folder / "ranvier_digits.json").read_text("utf-8"))
             expected = self.about["files"][path.name]["sha256"]
-            found = _digest(path, "sha256")
+            found = digest(path, "sha256")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: the packaged data is incomplete ({error}); install Ranvier again") from error
         if found != expected:
@@ -159,7 +155,7 @@ def fetch(published: Published, root: str | os.PathLike[str], *, download: bool 
             return home / published.file
     for home in homes:
         archive = home / f"{published.file}.zip"
-        if archive.is_file() and _digest(archive, "md5") == published.md5:
+        if archive.is_file() and digest(archive, "md5") == published.md5:
             return _unpack(archive, home / published.file)
     if not download:
         raise DataError(f"{folder}: no {published.file}; allow the download or put {published.url} there")
@@ -191,11 +187,10 @@ def fetch_all(files: Iterable[Published], root: str | os.PathLike[str], *, downl
 
 def _download(published: Published, folder: Path) -> Path:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # tonic prints; standard output belongs to the caller
-            download_url(published.url, str(folder), md5=published.md5)
+        download_known(published.url, folder, published.md5)
     except RuntimeError as error:  # how tonic says that the md5 is wrong
         archive = folder / f"{published.file}.zip"
-        found = _digest(archive, "md5") if archive.is_file() else "missing"
+        found = digest(archive, "md5") if archive.is_file() else "missing"
         raise DataError(f"{archive}: md5 is {found}, not {published.md5}; download it again") from error
     except OSError as error:
         raise DataError(
@@ -214,11 +209,6 @@ def _unpack(archive: Path, target: Path) -> Path:
     except (zipfile.BadZipFile, StopIteration, OSError) as error:
         raise DataError(f"{archive}: cannot be unpacked to {target} ({error or 'no such file in it'})") from error
     return target
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _choose(name: str, table: dict[str, Any], split: str) -> Any:

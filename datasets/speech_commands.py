@@ -7,10 +7,8 @@ CC BY 4.0. The published lists say which recordings validate and test; a speaker
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from tonic.download_utils import download_url
 
 from ..errors import DataError
 from ..files import atomic_path, cache_folder
@@ -28,6 +25,7 @@ from .audio import read_audio
 from .binned import BinnedDataset
 from .binning import Binning
 from .cache_keys import cache_key, file_state
+from .known_files import digest, download_known
 from .mel import log_mel
 from .splits import refuse_overlap
 
@@ -145,10 +143,8 @@ def _find(root: Path, download: bool) -> Path:
     archive = root / Path(URL).name
     if not archive.is_file():
         _download(root, archive, download)
-    with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, "md5").hexdigest()
-    if digest != MD5:
-        raise DataError(f"{archive}: md5 is {digest}, not {MD5}; download it again")
+    if (found := digest(archive, "md5")) != MD5:
+        raise DataError(f"{archive}: md5 is {found}, not {MD5}; download it again")
     beside = root / f".{target.name}.unpacking"  # what was half unpacked must not look whole
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -164,8 +160,7 @@ def _download(root: Path, archive: Path, download: bool) -> None:
     problem = "data.download=true fetches it"
     if download:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # tonic prints; standard output belongs to the caller
-                download_url(URL, str(root), md5=MD5)
+            download_known(URL, root, MD5)
             return
         except (OSError, RuntimeError) as error:
             problem = f"it cannot be downloaded: {error}"

@@ -26,6 +26,7 @@ from ranvier.datasets import EVENT_DTYPE, SHD, SSC, Joined, RanvierDigits, Spike
 from ranvier.datasets import published as published_module
 from ranvier.datasets import shd_check as shd_module
 from ranvier.datasets.events import to_microseconds
+from ranvier.datasets.known_files import digest
 from ranvier.datasets.published import SHD_FILES, SSC_FILES, Published
 from ranvier.errors import ConfigError, DataError
 
@@ -427,7 +428,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     with zipfile.ZipFile(folder / "shd_train.h5.zip", "w") as archive:
         archive.write(write(tmp_path / "made.h5"), "shd_train.h5")
-    md5 = published_module._digest(folder / "shd_train.h5.zip", "md5")
+    md5 = digest(folder / "shd_train.h5.zip", "md5")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(published_module, "BASE_URL", f"http://127.0.0.1:{server.server_port}/")

@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ranvier.cli import app
-from ranvier.datasets import SpeechCommands, permutation, speech_commands, write_shd
+from ranvier.datasets import SpeechCommands, known_files, permutation, speech_commands, write_shd
 from ranvier.datasets.published import SHD_FILES, SSC_FILES
 from ranvier.errors import ConfigError, DataError
 from ranvier.experiments import Config, build_network, find_experiment, load_config, override, published_data
@@ -334,7 +334,7 @@ def test_a_download_that_fails_says_where_the_archive_is(tmp_path: Path, monkeyp
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(speech_commands, "download_url", offline)
+    monkeypatch.setattr(known_files, "download_url", offline)
     with pytest.raises(DataError, match="cannot be downloaded: no route to host") as caught:
         SpeechCommands.read(tmp_path)
     assert speech_commands.URL in str(caught.value)
