@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from .augment import (
-    Blend,
-    ChannelFade,
-    ChannelGain,
-    ChannelMask,
-    ChannelShift,
-    ChannelWarp,
-    CutMix,
-    EventDrop,
-    Examples,
-    TimeMask,
-    TimeShift,
-    TimeStretch,
-    augmented,
-    generator,
-)
+from .augment import augmented, generator
+from .augment_channels import ChannelMask, ChannelShift, ChannelWarp
+from .augment_events import ChannelFade, ChannelGain, EventDrop
+from .augment_mix import Blend, CutMix
+from .augment_time import TimeMask, TimeShift, TimeStretch
+from .augmentation import Examples
 from .binned import Batch, BinnedDataset, collate
 from .binning import Binning, bin_events, bin_spikes
 from .events import EVENT_DTYPE, make_events

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..datasets import BinnedDataset, Binning, Joined, SpikeFile
-from ..datasets.augment import (
-    Augmentation,
+from ..datasets import (
+    BinnedDataset,
+    Binning,
     Blend,
     ChannelFade,
     ChannelGain,
@@ -19,18 +19,21 @@ from ..datasets.augment import (
     ChannelWarp,
     CutMix,
     EventDrop,
+    EventSource,
     Examples,
+    Joined,
+    SpikeFile,
     TimeMask,
     TimeShift,
     TimeStretch,
-    examples,
 )
 from ..datasets.augment import augmented as apply
+from ..datasets.augment import examples
+from ..datasets.augmentation import Augmentation
 from ..datasets.binning import LARGEST_COUNT
 from ..datasets.compress import compressed
 from ..datasets.digits import DATA_FOLDER
 from ..datasets.equalise import equalised
-from ..datasets.sources import EventSource
 from ..datasets.splits import hold_out, refuse_overlap, split_speakers
 from ..errors import ConfigError, DataError
 from .batch import Batch, Split
