@@ -36,6 +36,17 @@ RESULTS_FILE = "results.json"
 FOLDS, SEEDS, INNER_SUBJECTS = 5, 5, 3
 FOLD_SEED = 0
 MODELS = ("l2mu", "recurrent")
+KEPT = (
+    "accuracy",
+    "macro_f1",
+    "recording_accuracy",
+    "params",
+    "samples",
+    "epochs",
+    "spikes_per_sample",
+    "costs",
+)
+"""Of a run's metrics, what ``results.json`` keeps."""
 COSTED = 256
 """Test windows on which operations are counted."""
 
@@ -84,7 +95,8 @@ def train_one(config: Config, folder: Path, console: Console, overwrite: bool = 
 
     Returns:
         What is written to ``metrics.json``: ``experiment``, ``epochs``, ``params``, ``samples``, ``accuracy``,
-        ``macro_f1``, ``spikes_per_sample``, ``seconds`` and ``costs`` (see ``SpikeCosts``), over the test windows.
+        ``macro_f1``, ``spikes_per_sample``, ``seconds`` and ``costs`` (see ``SpikeCosts``), over the test windows; and
+        ``recording_accuracy``, see :func:`recording_accuracy`.
 
     Raises:
         RunError: the folder holds another run or is in use, or the loss is not finite.
@@ -110,6 +122,7 @@ def train_one(config: Config, folder: Path, console: Console, overwrite: bool = 
             "train_samples": len(training),
             "samples": len(test),
             **scores(found),
+            "recording_accuracy": recording_accuracy(found, test),
             "spikes_per_sample": found.spikes_per_sample,
             "seconds": round(trained.seconds, 1),
             "costs": spike_costs(kept, test.batch(rows).counts).to_dict(),
@@ -121,6 +134,17 @@ def train_one(config: Config, folder: Path, console: Console, overwrite: bool = 
 def scores(found: Evaluation) -> dict[str, float]:
     """``accuracy`` and ``macro_f1``."""
     return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}
+
+
+def recording_accuracy(found: Evaluation, split: SensorSplit) -> float | None:
+    """The share of whole recordings whose mean readout over their windows has the right class; None where a recording
+    has windows of several classes.
+    """
+    recordings = split.windows.recordings
+    parts = [recordings == r for r in np.unique(recordings)]
+    if any(len(set(found.labels[part].tolist())) > 1 for part in parts):
+        return None
+    return float(np.mean([found.outputs[part].mean(0).argmax() == found.labels[part][0] for part in parts]))
 
 
 def fold_subjects(config: Config) -> list[list[int]]:
@@ -262,8 +286,7 @@ def sweep(
                     one = fold_config(of_model(override(config, candidate.settings), model), test)
                     one.training.seed = seed
                     metrics = train_one(one, folder / f"fold{fold}-{model}-seed{seed}", console, overwrite)
-                    wanted = ("accuracy", "macro_f1", "params", "samples", "epochs", "spikes_per_sample", "costs")
-                    found["runs"].append(key | {k: metrics[k] for k in wanted})
+                    found["runs"].append(key | {k: metrics.get(k) for k in KEPT})
                     save()
                     console.print(
                         f"run {len(found['runs'])}/{total}: fold {fold}, {model}, seed {seed}, {candidate.name}: "
@@ -274,8 +297,8 @@ def sweep(
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
-    """By model: the mean over folds of ``accuracy`` and ``macro_f1``, its standard deviation over seeds, and mean
-    costs.
+    """By model: the mean over folds of ``accuracy``, ``macro_f1`` and, where there is one, ``recording_accuracy``, its
+    standard deviation over seeds, and mean costs.
     """
     table: dict[str, Any] = {}
     for name in RIDGES if found["ridge"] else ():
@@ -285,7 +308,9 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         seeds = sorted({r["seed"] for r in runs})
         whole = [s for s in seeds if sum(r["seed"] == s for r in runs) == len(found["folds"])]
         entry: dict[str, Any] = {"seeds": len(whole), "params": float(np.mean([r["params"] for r in runs]))}
-        for k in ("accuracy", "macro_f1"):
+        for k in ("accuracy", "macro_f1", "recording_accuracy"):
+            if any(r.get(k) is None for r in runs):
+                continue
             means = [float(np.mean([r[k] for r in runs if r["seed"] == s])) for s in whole]
             entry[k] = float(np.mean(means)) if means else None
             entry[f"{k}_sd"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
@@ -296,13 +321,17 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 def show(found: dict[str, Any], folder: Path, console: Console) -> None:
     """What :func:`sweep` gave, as a table."""
-    table = Table("", "accuracy", "macro-F1", "parameters", "spikes a window", title="People held out, mean of folds")
+    head = ("", "accuracy", "macro-F1", "whole recordings", "parameters", "spikes a window")
+    table = Table(*head, title="People held out, mean of folds")
     for name, s in found["summary"].items():
         costs = s.get("costs", {})
         table.add_row(
             name,
             f"{s['accuracy']:.3f} ± {s.get('accuracy_sd') or 0:.3f}",
             f"{s['macro_f1']:.3f} ± {s.get('macro_f1_sd') or 0:.3f}",
+            f"{s['recording_accuracy']:.3f} ± {s['recording_accuracy_sd'] or 0:.3f}"
+            if "recording_accuracy" in s
+            else "",
             f"{s['params']:.0f}" if "params" in s else "",
             f"{costs['spikes']:.0f}" if costs else "",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,21 @@ def test_scores_are_those_of_their_definitions() -> None:
     found = Evaluation(labels, said, np.zeros((0, 0)), ("a", "b", "c"))
     f1 = [2 * 3 / (4 + 4), 2 * 2 / (2 + 3), 2 * 1 / (2 + 1)]
     assert har.scores(found) == pytest.approx({"accuracy": 6 / 8, "macro_f1": np.mean(f1)})
+
+
+def test_a_recording_s_class_is_that_of_its_windows_mean(published: Path) -> None:
+    split = load_test(har.fold_config(settings(published), [5, 6]))
+    count = len(split)
+    of = np.arange(count) // 4  # four windows a recording
+    labels = of % 2
+    outputs = np.zeros((count, 2))
+    outputs[np.arange(count), 1 - labels] = 1.0  # three of four windows a little wrong
+    outputs[::4] = 0.0
+    outputs[np.arange(0, count, 4), labels[::4]] = np.where(of[::4] < 3, 4.0, 2.0)  # one very right, or not enough
+    split = replace(split, windows=replace(split.windows, recordings=of))
+    found = Evaluation(labels, outputs.argmax(1), outputs, ("a", "b"))
+    assert har.recording_accuracy(found, split) == pytest.approx(3 / len(set(of.tolist())))
+    assert har.recording_accuracy(replace(found, labels=np.arange(count) % 2), split) is None
 
 
 # -- costs ------------------------------------------------------------------------------------------------------------
