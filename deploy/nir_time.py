@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ToolError
-from ..neurons import CuBaLIF, Integrator, Neuron, StepProgram
-from ..neurons.lif import LIF
+from ..neurons import LIF, CuBaLIF, Integrator, Neuron, StepProgram
+from ..neurons.neuron import INTEGRATORS
 
 Reals = NDArray[np.float64]
 
 UNITS = {"s": 1000.0, "ms": 1.0}
 """Milliseconds in one unit of a file's time."""
-INTEGRATORS = ("euler", "exact")
 METADATA = "ranvier"
 """Under this name a file says how it is meant; readers may ignore it."""
 
