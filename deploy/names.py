@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..errors import ExportError
 
@@ -16,14 +16,14 @@ _RESERVED = frozenset(
 """Keywords of C and C++, and the fields that every state has. Names in Verilog carry a prefix instead."""
 
 
-def identifiers(names: Iterable[str]) -> dict[str, str]:
-    """Each name as an ASCII identifier that is no keyword and unlike the others (also without regard to case)."""
+def identifiers(names: Iterable[str], reserved: Collection[str] = _RESERVED) -> dict[str, str]:
+    """Each name as an ASCII identifier that is not ``reserved`` and unlike the others, also without regard to case."""
     result: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
         base = re.sub(r"\W", "_", name, flags=re.ASCII)
         base = base if re.match(r"[A-Za-z]", base) else f"n{base}"
-        base = f"{base}_" if base.lower() in _RESERVED else base
+        base = f"{base}_" if base.lower() in reserved else base
         plain, number = base, 1
         while plain.lower() in taken:
             number += 1

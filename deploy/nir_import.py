@@ -7,7 +7,6 @@ one connection. The neuron's resistance goes into its weights, since an input of
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from ..errors import ConfigError, DataError, GraphError
 from ..networks import Dense, Network
 from ..neurons import Integrator
+from .names import identifiers
 from .nir_neurons import NEURONS, Reads, join_circuits, kind_of, read_neuron
 from .nir_time import METADATA, UNITS, Reading, Reals, nir_package
 from .nir_wires import WIRES, Way, joined
@@ -67,7 +67,7 @@ def from_nir(
     own = _about(graph)
     if own:
         dt, unit, integrator = float(own["dt_ms"]), str(own["unit"]), str(own["integrator"])
-        readout = readout or (own["readout"][1] if own["readout"] else None)
+        readout = readout or own["readout"]
     if dt is None:
         raise ConfigError("NIR: the file does not say how long a step is; give dt in ms (for snnTorch's files 0.1)")
     if unit not in UNITS:
@@ -104,6 +104,7 @@ def _about(graph: Any) -> dict[str, Any]:
         about = {k: about[k] for k in ("dt_ms", "step", "unit", "integrator", "reset", "inputs", "readout")}
         about |= {"dt_ms": float(about["dt_ms"]), "step": float(about["step"])}
         about |= {"reset": dict(about["reset"]), "inputs": dict(about["inputs"])}
+        _, about["readout"] = about["readout"] or ("", None)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"NIR: the graph's metadata {METADATA!r} is damaged ({error!r})") from error
     return about
@@ -122,7 +123,6 @@ class _Reader:
                     f"NIR node {name!r}: {kind_of(node)} has no counterpart here; known are {', '.join(known)}"
                 )
         join_circuits(self.nodes, self.graph, reading)
-        self.place = {n: i for i, n in enumerate(self.nodes)}
 
     def flatten(self, graph: Any, prefix: str) -> None:
         """Take in the nodes of a graph and of the graphs in it, whose inputs and outputs are plain wires."""
@@ -158,13 +158,13 @@ class _Reader:
 
     def network(self, readout: str | None) -> Network:
         net = Network(dt=self.dt)
-        named: dict[str, str] = {}
+        arriving, order = self.ways(), self.order()
+        named = identifiers([*self.of("Input"), *order, *self.of("Output")], dir(net.populations))
         for name in self.of("Input"):
             port = self.own["inputs"].get(name, "counts") if self.own else "counts"
-            named[name] = net.input(_size(self.nodes[name].input_type), _identifier(name, named), port).name
-        arriving = self.ways()
+            net.input(_size(self.nodes[name].input_type), named[name], port)
         reads: dict[str, Reads] = {}
-        for name in self.order():
+        for name in order:
             if name not in arriving:
                 raise GraphError(f"NIR node {name!r} receives nothing")
             # a file of Ranvier's names its resets; of others' files the caller does
@@ -172,11 +172,12 @@ class _Reader:
             delayed = self.delayed and not self.own and reset != "none"
             # some files have one number for a whole population, whose size is then that of what arrives
             sizes = [len(w.weights) for w in arriving[name] if w.weights is not None]
-            sizes += [net.graph.nodes[named[w.source]]["size"] for w in arriving[name] if w.plain and w.source in named]
+            plain = [named[w.source] for w in arriving[name] if w.plain]
+            sizes += [net.graph.nodes[n]["size"] for n in plain if n in net.graph]
             reads[name] = read_neuron(
                 name, self.nodes[name], self.reading, self.dt, reset, delayed, max(sizes, default=1)
             )
-            named[name] = net.population(reads[name].neuron, _identifier(name, named)).name
+            net.population(reads[name].neuron, named[name])
         if not reads:
             raise GraphError("NIR: the graph has no neuron")
         for name, own in reads.items():
@@ -189,10 +190,10 @@ class _Reader:
 
     def order(self) -> list[str]:
         """Neurons in the order of signals; in a loop, and where they do not depend on each other, of the file."""
+        place = list(self.nodes).index
         parts = nx.condensation(self.graph)
-        first = {c: min(self.place[n] for n in data["members"]) for c, data in parts.nodes(data=True)}
-        ranked = nx.lexicographical_topological_sort(parts, key=first.get)
-        ordered = [n for c in ranked for n in sorted(parts.nodes[c]["members"], key=self.place.get)]  # type: ignore[arg-type]
+        ranked = nx.lexicographical_topological_sort(parts, key=lambda c: min(map(place, parts.nodes[c]["members"])))
+        ordered = [n for c in ranked for n in sorted(parts.nodes[c]["members"], key=place)]
         return [n for n in ordered if kind_of(self.nodes[n]) in (*NEURONS, "Circuit")]
 
     def output(self, net: Network, name: str, ways: Sequence[Way], named: dict[str, str]) -> str:
@@ -201,7 +202,7 @@ class _Reader:
             return named[ways[0].source]
         size = _size(self.nodes[name].output_type)
         passes = Integrator(size, integrator="euler", tau_mem=self.dt)
-        named[name] = net.population(passes, _identifier(name, named)).name
+        net.population(passes, named[name])
         for way in joined(ways):
             self.connect(net, way, named, name, np.ones(size), np.zeros(size))
         return named[name]
@@ -221,7 +222,7 @@ class _Reader:
                 else:
                     follow(after, way.over(after, self.nodes[after], self.reading.step), (*passed, after))
 
-        for name in sorted(self.nodes, key=self.place.get):  # type: ignore[arg-type]
+        for name in self.nodes:
             if kind_of(self.nodes[name]) not in (*WIRES, "Output"):
                 follow(name, Way(name), ())
         return found
@@ -249,9 +250,3 @@ class _Reader:
 
 def _size(kinds: dict[str, Any]) -> int:
     return int(np.prod(next(iter(kinds.values()))))
-
-
-def _identifier(name: str, taken: dict[str, str]) -> str:
-    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "node"
-    plain = plain if not plain[0].isdigit() else f"n{plain}"
-    return next(n for n in (plain, *(f"{plain}_{i}" for i in range(2, len(taken) + 3))) if n not in taken.values())

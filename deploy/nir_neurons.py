@@ -54,14 +54,14 @@ def join_circuits(nodes: dict[str, Any], graph: nx.DiGraph, reading: Reading) ->
         gain, keep = leak(v, nodes[v], reading)
         taken = -keep * numbers(nodes[name].threshold)
         back = [n for n in graph.successors(name) if _between(n, name, v, nodes, graph)]
-        back = [n for n in back if np.allclose(gain * numbers(nodes[n].scale), taken, rtol=1e-5)]
+        back = [n for n in back if np.allclose(gain * numbers(nodes[n].scale), taken, rtol=1e-5)][:1]
         chain = [v]
         above = [n for n in graph.predecessors(v) if n not in back]
         if len(above) == 1 and kind_of(nodes[above[0]]) in LEAKS and list(graph.successors(above[0])) == [v]:
             chain = [above[0], v]
-        circuit = Circuit(tuple(nodes[n] for n in chain), nodes[name], "subtract" if len(back) == 1 else "none")
+        circuit = Circuit(tuple(nodes[n] for n in chain), nodes[name], "subtract" if back else "none")
         into = list(graph.predecessors(chain[0]))
-        for n in (*chain, *back[:1]):
+        for n in (*chain, *back):
             graph.remove_node(n)
             del nodes[n]
         nodes[name] = circuit

@@ -59,7 +59,7 @@ def people(number: int, seed: int = 0) -> SensorData:
 
 
 def test_recordings_of_one_arm_look_like_those_of_the_other() -> None:
-    """Referee: turned about the vertical by what the other arm does in a mirror; see also the augmentation's test."""
+    """By the axes' names, in whatever order. That the signs are a mirror's: test_experiments_har.py."""
     names = ("gyro_z", "acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y")
     values = np.arange(1.0, 13).reshape(2, 6).astype(np.float32)
     made = SensorData(
